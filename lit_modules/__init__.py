@@ -1,0 +1,1 @@
+"""What is trained: backbones, one file per method, metrics."""

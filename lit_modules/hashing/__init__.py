@@ -1,0 +1,1 @@
+"""Deep hashing: one file per method."""

@@ -1,0 +1,1 @@
+"""Metrics as torchmetrics.Metric classes over pure functions."""

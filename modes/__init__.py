@@ -1,0 +1,1 @@
+"""What a composed configuration can be asked to do: one file per mode."""

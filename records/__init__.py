@@ -1,0 +1,1 @@
+"""The run directory: its layout, its result.json, its report."""

@@ -1,0 +1,1 @@
+"""Codes without a network: bits, packing, exact counting, average precision, search."""
