@@ -1,0 +1,229 @@
+"""Weights & Biases, in a way that never stops a run."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import socket
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from records.atomic_file import write_text
+from records.errors import UserError
+from records.notices import RunWarning
+from records.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+CONNECT_SECONDS = 3.0
+DEFAULT_SERVER = "https://api.wandb.ai"
+
+Mode = Literal["online", "offline", "disabled"]
+
+# W&B's own names; "dryrun" and "run" are those of its early releases.
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+def wandb_logger(
+    directory: str,
+    project: str,
+    entity: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    name: str | None = None,
+    tags: list[str] | None = None,
+    offline: bool | Literal["auto"] = "auto",
+) -> SteadyWandbLogger:
+    """Build the W&B logger of a run.
+
+    The identity of the W&B run is kept in the run directory, so a resumed run continues the same one. An
+    offline run lies below DIRECTORY/wandb and is sent later with `wandb sync` (with `--append` where the run
+    was resumed).
+
+    Args:
+        directory: the run directory.
+        project: W&B project.
+        entity: user or team; None for the account's own.
+        group: W&B groups runs by this, for instance the name of a sweep.
+        job_type: for instance the task.
+        name: shown name of the run; None for the name of the directory.
+        tags: words to find the run by.
+        offline: True writes to disk only; False insists on sending; `auto` goes by WANDB_MODE where it
+            is set, and otherwise sends only with an API key and a server that answers within 3 seconds.
+
+    Raises:
+        UserError: `offline` is something else.
+    """
+    if offline not in (True, False, "auto"):
+        raise UserError(f"logger.wandb.offline={offline!r}; choices: true, false, auto.")
+    run = RunDirectory(Path(directory))
+    return SteadyWandbLogger(
+        run_directory=run,
+        mode=choose_mode(offline),
+        name=name or run.path.name,
+        project=project,
+        entity=entity,
+        group=group,
+        job_type=job_type,
+        tags=list(tags or ()),
+    )
+
+
+def choose_mode(offline: bool | Literal["auto"]) -> Mode:
+    """Choose how W&B runs; `auto` warns with the reason when it chooses `offline` on its own."""
+    wanted = os.environ.get("WANDB_MODE", "").lower()
+    if offline is True:
+        return "offline"
+    if offline is False:
+        return "online"
+    if wanted:
+        if wanted not in _MODES:
+            raise UserError(f"WANDB_MODE={wanted!r} in the environment; choices: {', '.join(_MODES)}.")
+        return _MODES[wanted]
+    obstacle = _obstacle(os.environ.get("WANDB_BASE_URL", DEFAULT_SERVER))
+    if obstacle is None:
+        return "online"
+    _warn(f"logger=wandb writes to disk only: {obstacle}. Send the run later with `wandb sync`.")
+    return "offline"
+
+
+class SteadyWandbLogger(WandbLogger):
+    """Lightning's W&B logger that turns every failure of W&B into a warning of the run.
+
+    A run that cannot be started online is started offline; one that cannot be started at all, or fails later,
+    is left alone from then on, and training goes on.
+
+    Args:
+        run_directory: where the offline files and the W&B identity are kept.
+        mode: `online`, `offline` or `disabled`.
+        settings: further arguments of `wandb.init`.
+    """
+
+    def __init__(self, run_directory: RunDirectory, mode: Mode, **settings: Any) -> None:
+        self._run_directory = run_directory
+        self._given_up = False
+        super().__init__(
+            save_dir=str(run_directory.path),
+            id=_kept_run_id(run_directory),
+            mode=mode,
+            # An offline run cannot ask the server for its past; W&B warns if it is told to.
+            resume="allow" if mode == "online" else None,
+            **settings,
+        )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; a stand-in that takes every call and does nothing once W&B has failed."""
+        if self._given_up:
+            return _Nothing()
+        if self._experiment is None:
+            self._run_directory.path.mkdir(parents=True, exist_ok=True)
+            self._experiment = self._started()
+        return _Nothing() if self._experiment is None else self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send the values of one step, if W&B can."""
+        self._steadily(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        """Send the settings, if W&B can."""
+        self._steadily(super().log_hyperparams, params)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Finish what Lightning asks for, if W&B can."""
+        self._steadily(super().finalize, status)
+
+    def _started(self) -> Any:
+        # Each attempt that fails is followed by a more modest one.
+        attempts: list[Mode] = (
+            ["online", "offline"] if self._wandb_init["mode"] == "online" else [self._wandb_init["mode"]]
+        )
+        for mode in attempts:
+            self._wandb_init |= {"mode": mode, "resume": "allow" if mode == "online" else None}
+            try:
+                return self._start()
+            except Exception as error:
+                _warn(f"logger=wandb: W&B could not start {mode} ({type(error).__name__}: {error}).")
+        self._give_up()
+        return None
+
+    def _start(self) -> Any:
+        import wandb
+
+        # Another run still open in this process would otherwise be returned in place of a new one.
+        run = wandb.init(**self._wandb_init, reinit="finish_previous")
+        if self._wandb_init["mode"] != "disabled":
+            run.define_metric("trainer/global_step")
+            run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            write_text(self._run_directory.wandb_run_id, f"{run.id}\n")
+        return run
+
+    def _steadily(self, action: Callable[..., None], *arguments: Any) -> None:
+        if self._given_up:
+            return
+        try:
+            action(*arguments)
+        except Exception as error:
+            _warn(f"logger=wandb: W&B failed and is left alone from here on ({type(error).__name__}: {error}).")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        self._experiment = None
+
+
+class _Nothing:
+    """Takes every call and every assignment, and does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **named: None
+
+
+def _kept_run_id(run: RunDirectory) -> str | None:
+    try:
+        return run.wandb_run_id.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _obstacle(server: str) -> str | None:
+    """Name what stands in the way of sending; None when nothing does."""
+    host = urlsplit(server).hostname or server
+    if not _has_key(host):
+        return f"there is no API key for {host} (`wandb login` stores one)"
+    try:
+        port = urlsplit(server).port or (80 if server.startswith("http://") else 443)
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        return f"{host} cannot be reached ({error})"
+    return None
+
+
+def _has_key(host: str) -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RunWarning, stacklevel=3)

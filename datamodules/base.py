@@ -1,0 +1,337 @@
+"""What every data set shares: parts, loaders and the facts that models and reports ask for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.augmentation import Augmentation, CropAndFlip
+from datamodules.images import Batch, ImageSource, ImageView, whole_batch
+from datamodules.order import EvaluationBatches, TrainingBatches, number_repeats, training_order
+from datamodules.randomness import Stream, random_generator
+from datamodules.splits import (
+    Splits,
+    check_split_file,
+    hold_out_validation,
+    label_fingerprint,
+    read_split_file,
+    write_split_file,
+)
+from records.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A data set before it is split.
+
+    Args:
+        source: images and labels by position.
+        class_names: name of every class, C of them.
+    """
+
+    source: ImageSource
+    class_names: tuple[str, ...]
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Parts, loaders and facts of an image data set; a data set adds `load` and `draw_parts`.
+
+    The order of an epoch is a pure function of (seed, epoch, rank), an augmentation of (seed, epoch,
+    index), so that resuming, workers and ranks change nothing; the trainer has to reload the loaders every
+    epoch (`reload_dataloaders_every_n_epochs=1`) and to leave the samplers alone
+    (`use_distributed_sampler=False`).
+
+    Args:
+        image_size: side of the square images handed out, in pixels; None keeps the own resolution.
+        seed: the run's seed, for orders and augmentations.
+        batch_size: training images per batch and rank.
+        eval_batch_size: upper bound of evaluation images per batch and rank; None takes `batch_size`.
+        num_workers: loading processes; batches are the same with any number.
+        augment: settings of `CropAndFlip` for training images; None or an empty mapping for none.
+        val_fraction: share of the training part held out for validation, stratified by class; 0 for none.
+        split_seed: seed of the drawn parts and of the held-out share.
+        split_file: read the parts from this file in place of drawing them.
+        split_dir: write the parts to a file in this folder; None writes nothing.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    evaluation_parts: ClassVar[tuple[str, ...]] = ("test",)
+
+    def __init__(
+        self,
+        *,
+        image_size: int | None,
+        seed: int,
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        augment: Mapping[str, object] | None = None,
+        val_fraction: float = 0.0,
+        split_seed: int = 0,
+        split_file: str | Path | None = None,
+        split_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.seed = seed
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.num_workers = num_workers
+        self.augmentation = self.build_augmentation(augment)
+        self.val_fraction = float(val_fraction)
+        self.split_seed = split_seed
+        self.split_file = split_file
+        self.split_dir = split_dir
+        self._loaded: tuple[LabelledImages, Splits] | None = None
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for key in ("image_size", "batch_size", "eval_batch_size"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"data.{key} is {value}; it must be at least 1")
+        if self.num_workers < 0:
+            raise UserError(f"data.num_workers is {self.num_workers}; it must be 0 (this process) or more")
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"data.val_fraction is {self.val_fraction}; it must lie in [0, 1)")
+
+    @property
+    @abstractmethod
+    def protocol_name(self) -> str:
+        """Name of the rule that makes the parts, fit for a file name."""
+
+    @abstractmethod
+    def load(self) -> LabelledImages:
+        """Read the data set, whole; called once.
+
+        Raises:
+            UserError: files are missing or damaged.
+        """
+
+    @abstractmethod
+    def draw_parts(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Make the protocol's parts from `split_seed`: positions of "train" and of all `evaluation_parts`."""
+
+    def build_augmentation(self, settings: Mapping[str, object] | None) -> Augmentation | None:
+        """Build the random change of training images that the key `augment` asks for."""
+        return CropAndFlip.from_config(settings)
+
+    def training_order(self, epoch: int) -> torch.Tensor:
+        """Order the training split for this epoch, int64 positions; a sampling rule may repeat some."""
+        return training_order(self.sizes["train"], self.seed, epoch)
+
+    def view(self, split: str, epoch: int = 0, augmentation: Augmentation | None = None) -> ImageView:
+        """Make what a loader reads of one split."""
+        return ImageView(self.data.source, self.positions(split), augmentation, self.seed, epoch)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the data, once; every stage needs the same."""
+        if self._loaded is not None:
+            return
+        self.prepare_data()
+        data = self.load()
+        splits = self._make_splits(data.source.labels)
+        self._loaded = (data, splits)
+        if self.split_dir is not None:
+            rank_zero_only(write_split_file)(self.split_path, splits)
+
+    def _make_splits(self, labels: torch.Tensor) -> Splits:
+        splits = Splits(self.protocol_name, self.split_seed, 0.0, label_fingerprint(labels), {})
+        if self.split_file is not None:
+            return self._read_splits(splits, len(labels))
+        splits = Splits(splits.protocol, splits.seed, 0.0, splits.data_fingerprint, self.draw_parts(labels))
+        if self.val_fraction == 0:
+            return splits
+        return hold_out_validation(splits, labels, self.val_fraction, self.split_seed)
+
+    def _read_splits(self, wanted: Splits, size: int) -> Splits:
+        assert self.split_file is not None
+        splits = read_split_file(self.split_file)
+        wanted = Splits(wanted.protocol, wanted.seed, self.val_fraction, wanted.data_fingerprint, {})
+        validation = ("validation",) if self.has_validation else ()
+        names = ("train", *validation, *self.evaluation_parts)
+        check_split_file(splits, self.split_file, wanted, names, size)
+        return splits
+
+    @property
+    def split_path(self) -> Path:
+        """The file that `split_dir` asks for."""
+        if self.split_dir is None:
+            raise ValueError("split_dir is None: no split file is written")
+        return Path(self.split_dir) / f"{self.protocol_name}-seed{self.split_seed}.json"
+
+    @property
+    def data(self) -> LabelledImages:
+        """The whole data set; read at the first use."""
+        self.setup()
+        assert self._loaded is not None
+        return self._loaded[0]
+
+    @property
+    def splits(self) -> Splits:
+        """The parts of the data set; drawn or read at the first use."""
+        self.setup()
+        assert self._loaded is not None
+        return self._loaded[1]
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether a validation part is held out."""
+        return self.val_fraction > 0
+
+    @property
+    def val_splits(self) -> tuple[str, ...]:
+        """Splits of the validation loaders, in order; empty without a validation part."""
+        return ("val",) if self.has_validation else ()
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits of the test loaders, in order."""
+        return self.evaluation_parts
+
+    @property
+    def split_parts(self) -> dict[str, str]:
+        """Which part of the data each split reads."""
+        validation = {"val": "validation"} if self.has_validation else {}
+        return {"train": "train", **validation, **{name: name for name in self.evaluation_parts}}
+
+    def positions(self, split: str) -> torch.Tensor:
+        """Place of each sample of a split in the data set, int64 (N,).
+
+        Raises:
+            UserError: there is no such split.
+        """
+        parts = self.split_parts
+        if split not in parts:
+            raise UserError(f"there is no split {split!r}; the choices are {', '.join(parts)}")
+        return self.splits.parts[parts[split]]
+
+    def labels(self, split: str) -> torch.Tensor:
+        """Labels of a split in its order: int64 (N,), or float (N, C) multi-hot."""
+        return self.data.source.labels[self.positions(split)]
+
+    def pictures(self, split: str, positions: torch.Tensor) -> torch.Tensor:
+        """Images of a split as they are stored, un-augmented and at their own resolution.
+
+        Args:
+            split: one of `sizes`.
+            positions: int64 (n,), positions in the split (the batch's `index`).
+
+        Returns:
+            uint8 (n, 3, H, W).
+
+        Raises:
+            UserError: there is no such split.
+        """
+        return self.data.source.pictures(self.positions(split)[torch.as_tensor(positions)])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of every class, C of them."""
+        return self.data.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.class_names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.data.source.labels.ndim == 2
+
+    @property
+    def class_counts(self) -> torch.Tensor:
+        """Images of each class among those trained on, int64 (C,)."""
+        labels = self.labels("train")
+        if self.multi_label:
+            return (labels > 0).sum(dim=0)
+        return torch.bincount(labels, minlength=self.num_classes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of samples of every split."""
+        return {split: len(self.positions(split)) for split in self.split_parts}
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 over the labels and all lists of positions."""
+        return self.splits.fingerprint
+
+    @property
+    def epoch(self) -> int:
+        """The epoch a training loader is built for; 0 without a trainer."""
+        if self.trainer is None:
+            return 0
+        # current_epoch still counts the old epoch when the first loader after a resume is built.
+        return self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Make the loader of the coming epoch, for this rank."""
+        epoch = self.epoch
+        order = number_repeats(self.training_order(epoch), self.sizes["train"])
+        batches = TrainingBatches(order, self.batch_size, *self._rank_and_world_size())
+        return self._loader(self.view("train", epoch, self.augmentation), batches, epoch)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Make a loader for each of `val_splits`, for this rank's shard; none without a validation part."""
+        return [self._evaluation_loader(split) for split in self.val_splits]
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """Make a loader for each of `test_splits`, for this rank's shard."""
+        return [self._evaluation_loader(split) for split in self.test_splits]
+
+    def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
+        view = self.view(split)
+        batches = EvaluationBatches(len(view), self.eval_batch_size, *self._rank_and_world_size())
+        return self._loader(view, batches, 0)
+
+    def _loader(self, view: ImageView, batches: Sampler[list[int]], epoch: int) -> DataLoader[Batch]:
+        rank, _ = self._rank_and_world_size()
+        return DataLoader(
+            view,
+            batch_sampler=batches,
+            collate_fn=whole_batch,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            # Without a generator of its own a loader draws its workers' seeds from, and so advances, the
+            # global one.
+            generator=random_generator(self.seed, epoch, Stream.WORKER, rank),
+        )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+
+class RetrievalDataModule(ImageDataModule):
+    """Data that are searched: evaluation loaders come in pairs, the queries and then the database.
+
+    Validation queries are the held-out part, the validation database the images trained on. Test queries
+    and database are the protocol's own: held-out images stay in the test database where the protocol has
+    the training part in it.
+    """
+
+    evaluation_parts: ClassVar[tuple[str, ...]] = ("query", "database")
+
+    @property
+    def val_splits(self) -> tuple[str, ...]:
+        """`val_query` and `val_database`; empty without a validation part."""
+        return ("val_query", "val_database") if self.has_validation else ()
+
+    @property
+    def split_parts(self) -> dict[str, str]:
+        """Which part of the data each split reads."""
+        validation = {"val_query": "validation", "val_database": "train"} if self.has_validation else {}
+        return {"train": "train", **validation, "query": "query", "database": "database"}

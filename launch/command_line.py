@@ -1,0 +1,71 @@
+"""The command line, read once: Hydra's flags and the overrides."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from launch.paths import quote_paths
+from launch.problems import Problem
+
+FLAGS_FOR_HYDRA = ("hydra_help", "cfg", "info", "shell_completion")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed: `flags` for Hydra, `overrides` as text with path values quoted."""
+
+    flags: Namespace
+    flag_arguments: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+    @property
+    def multirun(self) -> bool:
+        """Whether this starts a sweep."""
+        return bool(self.flags.multirun)
+
+    @property
+    def asks_hydra(self) -> bool:
+        """Whether a flag asks something of Hydra itself (--cfg, --info, completion) instead of starting a run."""
+        return any(getattr(self.flags, flag) for flag in FLAGS_FOR_HYDRA)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments to hand on to Hydra."""
+        return [*self.flag_arguments, *self.overrides]
+
+    def value_of(self, key: str) -> str | None:
+        """Return the plain value that the command line gives to `key`, the last one if several; None without one."""
+        values = [parsed.value() for parsed in parse_overrides(self.overrides)[0] if parsed.key_or_group == key]
+        return None if not values or values[-1] is None else str(values[-1])
+
+
+def read_command_line(arguments: list[str]) -> CommandLine:
+    """Split the arguments into Hydra's flags and the overrides, and quote the values of path keys."""
+    parser = get_args_parser()
+    flags = parser.parse_args(arguments)
+    typed = list(flags.overrides)
+    return CommandLine(
+        flags=flags,
+        flag_arguments=tuple(argument for argument in arguments if argument not in typed),
+        overrides=tuple(quote_paths(typed, multirun=bool(flags.multirun))),
+    )
+
+
+def parse_overrides(overrides: tuple[str, ...]) -> tuple[list[Override], list[Problem]]:
+    """Parse each override by itself; return the parsed ones and a problem for each that is not Hydra's grammar."""
+    parser = OverridesParser.create()
+    parsed, problems = [], []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            cause = str(error.__cause__ or error).splitlines()[0]
+            mend = "overrides are written key=value, without blanks; quote a value with special signs: 'key=\"a, b\"'"
+            problems.append(Problem("", f"{text!r} is not an override ({cause})", mend=mend))
+    return parsed, problems

@@ -1,0 +1,90 @@
+"""What every task shares: encode -> head -> loss, the optimizer, the names of what is logged. It knows no method."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from lit_modules.backbones.backbone import Backbone
+from lit_modules.optimization import Optimization, learning_rate_scheduler, parameter_groups
+
+Batch = Mapping[str, Tensor]
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What a task must know of its data's labels.
+
+    `class_counts` are the images actually trained on per class; `train_size` is their number; `multi_label` says that
+    labels are multi-hot (B, C) instead of class numbers (B,).
+    """
+
+    num_classes: int
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    multi_label: bool
+    train_size: int
+
+
+class TaskModule(L.LightningModule):
+    """A backbone, a head and a loss.
+
+    A method says what its `head` computes and what its `loss` is; both get plain tensors. State that lasts longer than
+    a step is kept in buffers, so that a run resumes exactly.
+    """
+
+    def __init__(self, backbone: Backbone, labels: LabelSpace, optimization: Optimization) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.labels = labels
+        self.optimization = optimization
+        self.exact_metrics: dict[str, float] = {}
+
+    @abstractmethod
+    def head(self, features: Tensor) -> Outputs:
+        """Return what the loss and the metrics need, from features (B, D)."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss to minimise under the key `loss`, and its parts under their own names, each a scalar."""
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return features (B, D) of the batch's images (B, 3, H, W)."""
+        features: Tensor = self.backbone(batch["image"])
+        return features
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Return the head's outputs for a batch."""
+        return self.head(self.encode(batch))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch and log it with its parts as `train/NAME`, averaged over the epoch."""
+        losses = self.loss(self(batch), batch)
+        named = {f"train/{name}": value.detach() for name, value in losses.items()}
+        size = len(batch["index"])
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return losses["loss"]
+
+    def log_metrics(self, stage: str, metrics: Mapping[str, float]) -> None:
+        """Log `stage/NAME` for each metric, and keep it in float64: Lightning's own log would round it to float32."""
+        named = {f"{stage}/{name}": float(value) for name, value in metrics.items()}
+        self.exact_metrics.update(named)
+        self.log_dict(named, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics({**named, "epoch": self.current_epoch}, step=self.global_step)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer over parameter groups and the schedule over this run's steps or epochs."""
+        settings = self.optimization
+        optimizer = settings.optimizer(parameter_groups(self, self.backbone, settings))
+        interval = settings.schedule.interval
+        steps = int(self.trainer.estimated_stepping_batches)
+        total = steps if interval == "step" else (self.trainer.max_epochs or 1)
+        scheduler = learning_rate_scheduler(optimizer, settings.schedule, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

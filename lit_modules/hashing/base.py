@@ -1,0 +1,80 @@
+"""What the hashing methods share: the hash layer, kept in float32, and the evaluation by retrieval."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_modules.backbones.backbone import Backbone
+from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
+from lit_modules.metrics.hamming import HammingRetrieval, Part, RetrievalResult
+from lit_modules.optimization import Optimization
+
+PARTS: tuple[Part, Part] = ("query", "database")
+
+
+class HashingModule(TaskModule):
+    """A backbone and a hash layer of `bits` outputs, judged by Hamming ranking of the database for each query.
+
+    A method computes `outputs["h"]`, the real value (B, bits) whose signs are the code: bit = (h > 0).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: LabelSpace,
+        optimization: Optimization,
+        metric: HammingRetrieval,
+        bits: int,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__(backbone, labels, optimization)
+        if bits < 1:
+            raise ValueError(f"task.bits must be at least 1, not {bits}")
+        self.bits = bits
+        self.hash_layer = nn.Linear(backbone.num_features, bits)
+        if init_std is not None:
+            nn.init.normal_(self.hash_layer.weight, std=init_std)
+            nn.init.zeros_(self.hash_layer.bias)
+        self.metric = metric
+        self.accuracy = None if labels.multi_label else MulticlassAccuracy(labels.num_classes, average="micro")
+        self.retrieval_result: RetrievalResult | None = None
+
+    def hash_values(self, features: Tensor) -> Tensor:
+        """Return the hash layer's output (B, bits) in float32: autocast would make exact zeros and flip near bits."""
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            values: Tensor = self.hash_layer(features.float())
+        return values
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect the codes of one batch: loader 0 holds the queries, loader 1 the database."""
+        self._collect(batch, PARTS[dataloader_idx])
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect the codes of one batch: loader 0 holds the queries, loader 1 the database."""
+        self._collect(batch, PARTS[dataloader_idx])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the retrieval metrics of the validation part as `val/NAME`."""
+        self._judge("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the retrieval metrics of the test part as `test/NAME`, and keep the result for pictures and files."""
+        self.retrieval_result = self._judge("test")
+
+    def _collect(self, batch: Batch, part: Part) -> None:
+        outputs: Outputs = self(batch)
+        self.metric.update(outputs["h"], batch["label"], batch["index"], part)
+        if part == "query" and "logits" in outputs and self.accuracy is not None:
+            self.accuracy.update(outputs["logits"], batch["label"])
+
+    def _judge(self, stage: str) -> RetrievalResult:
+        result = self.metric.compute()
+        metrics = dict(result.metrics)
+        if self.accuracy is not None and self.accuracy.update_called:
+            metrics["accuracy"] = float(self.accuracy.compute())
+            self.accuracy.reset()
+        self.metric.reset()
+        self.log_metrics(stage, metrics)
+        return result

@@ -1,0 +1,108 @@
+"""From a checked configuration to the parts of a run: backbone, data, task, trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.loggers import Logger
+
+from callbacks.checkpoint_io import AtomicCheckpointIO
+from launch.problems import as_text
+from lit_modules.backbones.backbone import Backbone
+from lit_modules.base import LabelSpace, TaskModule
+from lit_modules.optimization import Optimization
+from modes.binding import Part, check_arguments, locate
+from records.errors import UserError
+
+Config = Mapping[str, Any]
+
+OPTIMIZATION_KEYS = ("lr", "weight_decay", "backbone_lr_scale", "layer_decay", "decay_norm_and_bias")
+METADATA = {
+    "task": frozenset({"name", "needs", "monitor", "direction"}),
+    "model": frozenset({"suggested"}),
+    "data": frozenset({"name", "provides", "map_cut"}),
+}
+PARTS = {
+    "task": Part(METADATA["task"], frozenset({"backbone", "labels", "optimization", "metric"})),
+    "model": Part(METADATA["model"]),
+    "data": Part(METADATA["data"]),
+    "optim.optimizer": Part(supplied=frozenset({"params", "lr", "weight_decay"})),
+}
+
+
+def check(config: Config) -> None:
+    """Bind every argument before anything is built.
+
+    Raises:
+        UserError: names every target that may not be built and every argument that does not fit.
+    """
+    problems = check_arguments(config, PARTS)
+    if problems:
+        raise UserError(as_text(problems))
+
+
+def build(node: Config, metadata: frozenset[str] = frozenset(), **supplied: Any) -> Any:
+    """Build the `_target_` of a node with the node's own keys as arguments, and those that the caller adds."""
+    given = {key: value for key, value in node.items() if key not in metadata and not key.startswith("_")}
+    return locate(node["_target_"])(**{**given, **supplied})
+
+
+def build_backbone(config: Config) -> Backbone:
+    """Build the backbone, with pretrained weights where the configuration asks for them."""
+    backbone: Backbone = build(config["model"], METADATA["model"])
+    return backbone
+
+
+def build_data(config: Config, backbone: Backbone) -> LightningDataModule:
+    """Build the data at the backbone's image size, and read them."""
+    data: LightningDataModule = build(config["data"], METADATA["data"], image_size=backbone.image_size)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def build_task(config: Config, backbone: Backbone, data: Any) -> TaskModule:
+    """Build the LightningModule of the task on a backbone, for the labels of the data."""
+    labels = LabelSpace(
+        num_classes=data.num_classes,
+        class_names=tuple(data.class_names),
+        class_counts=tuple(int(count) for count in data.class_counts),
+        multi_label=data.multi_label,
+        train_size=data.sizes["train"],
+    )
+    parts = {"labels": labels, "optimization": _optimization(config), "metric": build(config["metric"])}
+    task: TaskModule = build(config["task"], METADATA["task"], backbone=backbone, **parts)
+    return task
+
+
+def build_trainer(config: Config, data: Any) -> Trainer:
+    """Build the trainer with its callbacks and loggers; loaders come from the data, made anew for every epoch."""
+    validates = data.has_validation
+    callbacks: list[Callback] = [build(node) for node in config["callbacks"].values() if node is not None]
+    loggers: list[Logger] = [build(node) for node in config["logger"].values() if node is not None]
+    return build(
+        config["trainer"],
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=config["paths"]["run_dir"],
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        limit_val_batches=config["trainer"]["limit_val_batches"] if validates else 0,
+    )
+
+
+def _optimization(config: Config) -> Optimization:
+    optim = config["optim"]
+    node = optim["optimizer"]
+    arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+    return Optimization(
+        optimizer=partial(locate(node["_target_"]), **arguments),
+        schedule=build(config["schedule"]),
+        **{key: optim[key] for key in OPTIMIZATION_KEYS},
+    )

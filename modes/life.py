@@ -1,0 +1,122 @@
+"""The life of one run around whatever a mode does: its record, its warnings, interruption, and an honest exit code."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from records.atomic_file import write_text
+from records.environment import is_first_process
+from records.errors import UserError
+from records.notices import collect_run_warnings
+from records.result import RunRecord
+from records.run_directory import RunDirectory
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+Settings = Mapping[str, Any]
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: not an Exception, so that nothing on the way mistakes it for a failure."""
+
+
+def live(settings: Settings, overrides: Sequence[str], action: Callable[[Settings, RunRecord], None]) -> int:
+    """Run `action` in the run directory `paths.run_dir`; return the exit code.
+
+    The record says `running` until the action ends, then how it ended. Only rank zero writes it.
+    """
+    run = RunDirectory(settings["paths"]["run_dir"])
+    record = _start(settings, overrides, run)
+    with collect_run_warnings(record.warn), _termination_as_exception():
+        try:
+            action(settings, record)
+        except (KeyboardInterrupt, Terminated) as stop:
+            return _interrupted(stop, record)
+        except UserError as error:
+            return _failed(str(error), record)
+        except Exception as error:
+            _keep_traceback(run, show=settings["debug"]["traceback"])
+            hint = (
+                ""
+                if settings["debug"]["traceback"]
+                else f"\nThe traceback is in {run.path / 'traceback.txt'}; debug.traceback=true shows it."
+            )
+            return _failed(f"{type(error).__name__}: {error}", record, hint)
+    return EXIT_DONE
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Return a line for the shell that runs `python run.py` with these arguments."""
+    return shlex.join(["python", "run.py", *arguments])
+
+
+def _start(settings: Settings, overrides: Sequence[str], run: RunDirectory) -> RunRecord:
+    task = settings["task"]
+    record = RunRecord.start(
+        run,
+        task=task["name"],
+        model=settings["model"]["name"],
+        data=settings["data"]["name"],
+        mode=settings["mode"],
+        seed=settings["seed"],
+        overrides=overrides,
+        command=command_line(overrides),
+        resume_command=command_line(["mode=train", f"run={run.path}"]),
+        monitor=f"val/{task['monitor']}",
+        direction=task["direction"],
+    )
+    if is_first_process():
+        write_text(run.config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    return record
+
+
+@contextmanager
+def _termination_as_exception() -> Iterator[None]:
+    """Let SIGTERM unwind the run like Ctrl-C does, so that the record says how it ended."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupted(stop: BaseException, record: RunRecord) -> int:
+    by_user = isinstance(stop, KeyboardInterrupt)
+    record.interrupt("stopped by the user (Ctrl-C)" if by_user else "terminated (SIGTERM)")
+    _say(f"\nStopped. The last whole epoch is saved; this goes on from there:\n{record.result.resume_command}")
+    return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
+
+
+def _failed(reason: str, record: RunRecord, hint: str = "") -> int:
+    record.fail(reason)
+    _say(f"{reason}{hint}")
+    return EXIT_FAILED
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _keep_traceback(run: RunDirectory, show: bool) -> None:
+    text = traceback.format_exc()
+    write_text(run.path / "traceback.txt", text)
+    if show:
+        print(text, file=sys.stderr)

@@ -1,0 +1,95 @@
+"""What a run says on screen: one page before it starts, one table when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from lit_modules.base import TaskModule
+from lit_modules.optimization import count_parameters
+from records.result import Result
+from records.run_directory import RunDirectory
+
+TITLES = {
+    "map": "mAP",
+    "precision": "P",
+    "recall": "R",
+    "radius": " within Hamming radius ",
+}
+
+
+def gpu_names(trainer: Trainer) -> list[str]:
+    """Return the name of each GPU a trainer uses on this machine."""
+    if trainer.strategy.root_device.type != "cuda":
+        return []
+    return [torch.cuda.get_device_name(device) for device in trainer.device_ids]
+
+
+def device_name(trainer: Trainer) -> str:
+    """Return the devices a trainer uses, in words."""
+    names = ", ".join(gpu_names(trainer)) or f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+    return f"{names}, precision {trainer.precision}"
+
+
+@rank_zero_only
+def show_start(settings: Mapping[str, Any], task: TaskModule, data: Any, trainer: Trainer, run: RunDirectory) -> None:
+    """Print what is about to run: task, model, data with sizes, parameters, epochs, device, directory."""
+    total, trainable = count_parameters(task.parameters())
+    sizes = ", ".join(f"{split} {size:,}" for split, size in data.sizes.items())
+    rows = {
+        "task": f"{settings['task']['name']}, seed {settings['seed']}",
+        "model": f"{task.backbone.name} at {task.backbone.image_size} px, weights: {task.backbone.pretrained.source}",
+        "data": f"{settings['data']['name']}: {sizes}; {data.num_classes} classes",
+        "parameters": f"{trainable:,} trainable of {total:,}",
+        "training": f"{trainer.max_epochs} epochs, batch size {settings['data']['batch_size']}",
+        "selection": _selection(settings, data),
+        "device": device_name(trainer),
+        "directory": str(run.path),
+    }
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in rows.items():
+        grid.add_row(f"[bold]{name}", text)
+    Console().print(Panel(grid, title="run", title_align="left", border_style="cyan"))
+
+
+def _selection(settings: Mapping[str, Any], data: Any) -> str:
+    if not data.has_validation:
+        return "no validation part: the last epoch counts"
+    return f"the epoch with the best val/{settings['task']['monitor']}"
+
+
+def show_end(result: Result, run: RunDirectory) -> None:
+    """Print the metrics of the test part, the time, and where everything lies."""
+    table = Table(title=f"{result.task} / {result.model} / {result.data}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in result.metrics.items():
+        if name.startswith("test/"):
+            table.add_row(title_of(name.removeprefix("test/")), _number(value))
+    table.add_section()
+    table.add_row("weights", result.checkpoint_used or "last")
+    table.add_row("training", f"{result.seconds['training']:.1f} s")
+    table.add_row("testing", f"{result.seconds['testing']:.1f} s")
+    console = Console()
+    console.print(table)
+    console.print(f"run directory: {run.path}\nreport: {run.report}", soft_wrap=True, highlight=False)
+
+
+def title_of(metric: str) -> str:
+    """Return a metric's name as people write it: `map@all` is mAP@all, `precision@10` is P@10."""
+    for short, title in TITLES.items():
+        metric = metric.replace(short, title)
+    return metric.replace("_", " ").replace("P@ within", "precision within").replace("R@ within", "recall within")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 2 and value == int(value) else f"{value:.4f}"

@@ -1,0 +1,130 @@
+"""mode=train: train, test on the chosen weights, write the run directory; with run=DIR go on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from omegaconf import DictConfig, OmegaConf
+
+from callbacks.checkpoints import BestCheckpoint
+from lit_modules.base import TaskModule
+from lit_modules.optimization import count_parameters
+from modes import build, screen
+from modes.life import Settings, live
+from records.environment import hardware
+from records.errors import UserError
+from records.report import write_report
+from records.result import RunRecord, read_result
+from records.run_directory import RunDirectory
+
+
+def run(config: DictConfig, overrides: list[str]) -> int:
+    """Train and test what `config` describes; return the exit code."""
+    settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    if settings["run"] is not None:
+        refuse_if_completed(settings)
+    return live(settings, overrides, train)
+
+
+def refuse_if_completed(settings: Settings) -> None:
+    """Raise UserError where the run to resume has already done all its epochs."""
+    run = RunDirectory(settings["run"])
+    result = read_result(run.result)
+    stored = OmegaConf.load(run.config)
+    epochs = settings["trainer"]["max_epochs"]
+    if result.status == "completed" and epochs <= stored.trainer.max_epochs:
+        raise UserError(
+            f"run={run.path}: this run completed its {stored.trainer.max_epochs} epochs. "
+            f"To train on: trainer.max_epochs={2 * epochs}. To test it again: mode=test."
+        )
+
+
+def train(settings: Settings, record: RunRecord) -> None:
+    """Build the parts, fit, test, and complete the record."""
+    build.check(settings)
+    quieten_lightning()
+    run = RunDirectory(settings["paths"]["run_dir"])
+    L.seed_everything(settings["seed"], workers=True, verbose=False)
+    backbone = build.build_backbone(settings)
+    data = build.build_data(settings, backbone)
+    task = build.build_task(settings, backbone, data)
+    trainer = build.build_trainer(settings, data)
+    describe(record, task, data, trainer)
+    screen.show_start(settings, task, data, trainer, run)
+    with record.measure("training"):
+        fit(trainer, task, data, run)
+    with record.measure("testing"):
+        test(trainer, task, data, chosen_checkpoint(trainer, run, record))
+    complete(record, task, trainer, run)
+
+
+def fit(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory) -> None:
+    """Train, from the last checkpoint of the run directory where there is one."""
+    checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
+    if checkpoint:
+        rank_zero_info(f"Going on from the last whole epoch: {checkpoint}")
+    interruptible(lambda: trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True))
+
+
+def test(trainer: L.Trainer, task: TaskModule, data: Any, checkpoint: Path | None) -> None:
+    """Test the weights of `checkpoint`, or those the task holds where there is none."""
+    interruptible(lambda: trainer.test(task, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False))
+
+
+def chosen_checkpoint(trainer: L.Trainer, run: RunDirectory, record: RunRecord) -> Path | None:
+    """Return the best checkpoint where a validation part chose one, and note which weights are tested."""
+    chosen = best_value(trainer) is not None
+    record.describe(checkpoint_used="best" if chosen else "last")
+    return run.best_checkpoint if chosen else None
+
+
+def complete(record: RunRecord, task: TaskModule, trainer: L.Trainer, run: RunDirectory) -> None:
+    """End the record, write the report, show the table."""
+    record.finish(task.exact_metrics, best_value(trainer))
+    if trainer.is_global_zero:
+        write_report(run)
+        screen.show_end(record.result, run)
+
+
+def best_value(trainer: L.Trainer) -> float | None:
+    """Return the best monitored value so far, None where no validation part has been judged."""
+    scores = [one.best_score for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
+    return scores[0] if scores else None
+
+
+def describe(record: RunRecord, task: TaskModule, data: Any, trainer: L.Trainer) -> None:
+    """Note in the record what is known once everything is built."""
+    total, trainable = count_parameters(task.parameters())
+    record.describe(
+        parameters={"total": total, "trainable": trainable},
+        data_sizes=dict(data.sizes),
+        num_classes=data.num_classes,
+        fingerprint=data.fingerprint,
+        hardware=hardware(screen.gpu_names(trainer)),
+    )
+
+
+def interruptible(call: Callable[[], object]) -> None:
+    """Call into Lightning, which turns Ctrl-C into SystemExit once it has cleaned up; make it Ctrl-C again."""
+    try:
+        call()
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+
+
+def quieten_lightning() -> None:
+    """Keep Lightning's tips and device lines off the screen: the start screen says what matters of them."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # with many cores Lightning would have every loader take workers; our in-memory sets need none
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Consider setting `persistent_workers=True`.*")
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval.*")
+    # Lightning calls a function that newer PyTorch renames
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

@@ -1,0 +1,324 @@
+"""The pictures of a run.
+
+Pure drawing: each function takes numbers and pixels and gives a `Picture`. matplotlib is imported inside the
+functions, because everything else in this room must answer in a fraction of a second. Curves have the colours
+of Okabe and Ito (2008), which stay apart for colour-blind readers; hits and misses differ in sign and frame
+too.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from records.atomic_file import replace_atomically
+from records.metrics_file import KEY_COLUMNS, TIMING_COLUMNS, read_rows
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN, RED = "#0072B2", "#D55E00", "#009E73", "#CC3311"
+SERIES = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK = "#222222"
+
+NEIGHBOURS = 8
+
+# Statistics of the codes: fractions too, but no scores, so they would flatten the curves that matter.
+CODE_STATISTICS = ("bit_balance", "bit_correlation", "distinct_codes", "quantization_error")
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "axes.titlesize": 14,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 12.5,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.9,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure with the caption that its PNG carries (`Title`, `Description`)."""
+
+    figure: Figure
+    title: str
+    description: str
+    dots_per_inch: int = 160
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the PNG atomically, with the caption in its text chunks."""
+        caption = {"Title": self.title, "Description": self.description}
+        with replace_atomically(path) as file:
+            self.figure.savefig(file, format="png", dpi=self.dots_per_inch, metadata=caption)
+
+
+def precision_recall_picture(
+    precision: Sequence[float],
+    recall: Sequence[float],
+    *,
+    bits: int,
+    title: str = "Precision and recall by Hamming radius",
+    description: str | None = None,
+    marked_radii: Sequence[int] = (0, 1, 2, 3, 4),
+) -> Picture:
+    """Draw precision over recall of all items within Hamming radius 0, 1, ..., K of the query.
+
+    Args:
+        precision: K + 1 values in [0, 1], one per radius; NaN where no ball holds an item.
+        recall: K + 1 values in [0, 1], not falling.
+        bits: code length K, for the caption.
+        title: caption in one line.
+        description: caption in a sentence; None writes one.
+        marked_radii: radii whose point is marked and named; those beyond K are left out.
+
+    Raises:
+        ValueError: `precision` and `recall` are not K + 1 values each.
+    """
+    if len(precision) != bits + 1 or len(recall) != bits + 1:
+        raise ValueError(f"{bits} bits have {bits + 1} radii, got {len(precision)} precisions, {len(recall)} recalls")
+    marked = [radius for radius in marked_radii if radius <= bits]
+    description = description or (
+        f"Mean over the queries of precision and recall among all items within Hamming radius "
+        f"r = 0 ... {bits} of the query's {bits}-bit code; circles mark radii {', '.join(map(str, marked))}."
+    )
+    with _canvas(7.2, 5.2) as figure:
+        axes = figure.add_subplot()
+        axes.plot(recall, precision, color=BLUE, linewidth=2.4, zorder=2, solid_joinstyle="round")
+        axes.set(xlim=(-0.02, 1.03), ylim=(-0.02, 1.05), xlabel="Recall (fraction)", ylabel="Precision (fraction)")
+        axes.set_title(_wrapped(title), pad=12)
+        _mark_radii(axes, precision, recall, marked)
+        axes.legend(loc="lower left", fontsize=12)
+    return Picture(figure, title, description)
+
+
+def gallery_picture(
+    query_images: np.ndarray,
+    neighbour_images: np.ndarray,
+    hit: np.ndarray,
+    distances: np.ndarray,
+    titles: Sequence[str],
+    *,
+    title: str = "Nearest pictures in the database",
+    description: str | None = None,
+) -> Picture:
+    """Draw queries in the left column, each followed by its nearest pictures, hits and misses marked.
+
+    A hit has a green frame and a tick, a miss a red dashed frame and a cross; below each stands its Hamming
+    distance.
+
+    Args:
+        query_images: (n, 3, H, W) uint8.
+        neighbour_images: (n, 8, 3, h, w) uint8, nearest first.
+        hit: (n, 8) bool, whether the neighbour is relevant.
+        distances: (n, 8) Hamming distances, whole numbers in [0, K].
+        titles: n texts, the class of each query.
+        title: caption in one line.
+        description: caption in a sentence; None writes one.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    rows, columns = hit.shape
+    if query_images.shape[:1] != (rows,) or neighbour_images.shape[:2] != hit.shape or distances.shape != hit.shape:
+        raise ValueError(
+            f"queries {query_images.shape}, neighbours {neighbour_images.shape}, hit {hit.shape} and "
+            f"distances {distances.shape} do not fit"
+        )
+    if len(titles) != rows:
+        raise ValueError(f"{rows} queries have {len(titles)} titles")
+    description = description or (
+        f"{rows} queries (left) and their {columns} nearest database pictures by Hamming distance; a green "
+        f"frame with a tick is a picture of the query's class, a red dashed one with a cross is not. "
+        f"{int(hit.sum())} of {hit.size} are hits."
+    )
+    height = 1.25 * query_images.shape[2] / query_images.shape[3] + 0.3
+    with _canvas(1.25 * (columns + 1) + 0.5, min(height, 2.5) * rows + 0.85) as figure:
+        grid = figure.add_gridspec(rows, columns + 2, width_ratios=[1, 0.12, *[1] * columns])
+        for row in range(rows):
+            query = figure.add_subplot(grid[row, 0])
+            _show_pixels(query, query_images[row])
+            _frame(query, INK, "solid", 1.6)
+            query.set_xlabel(_shortened(titles[row]), fontsize=11, fontweight="bold", labelpad=3)
+            for column in range(columns):
+                axes = figure.add_subplot(grid[row, column + 2])
+                _show_pixels(axes, neighbour_images[row, column])
+                _mark_hit(axes, bool(hit[row, column]), int(distances[row, column]))
+                if row == 0:
+                    axes.set_title(str(column + 1), loc="center", fontsize=11, fontweight="normal", color="#555555")
+            if row == 0:
+                query.set_title("query", loc="center", fontsize=11, fontweight="normal", color="#555555")
+        _headline(figure, title)
+    # Coarser than the curves: photographs do not compress, and their own pixels are few.
+    return Picture(figure, title, description, dots_per_inch=110)
+
+
+def training_curves_picture(
+    metrics: str | os.PathLike[str],
+    *,
+    title: str = "Training curves",
+    description: str | None = None,
+) -> Picture | None:
+    """Draw loss and validation metrics by epoch, from a metrics.csv.
+
+    Returns:
+        The picture; None when the table holds fewer than two epochs of any curve.
+    """
+    series = _series_by_epoch(read_rows(metrics))
+    losses = {name: points for name, points in series.items() if name.rpartition("/")[2].startswith("loss")}
+    panels = [(curves, label) for curves, label in ((losses, "Loss"), (_scores(series), "Validation")) if curves]
+    if not panels:
+        return None
+    description = description or "By epoch: " + ", ".join(name for curves, _ in panels for name in curves) + "."
+    with _canvas(7.2 if len(panels) == 1 else 12.0, 4.6) as figure:
+        for number, (curves, label) in enumerate(panels, start=1):
+            axes = figure.add_subplot(1, len(panels), number)
+            _draw_curves(axes, curves, label)
+        _headline(figure, title)
+    return Picture(figure, title, description)
+
+
+@contextmanager
+def _canvas(width: float, height: float) -> Iterator[Figure]:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # Figure and canvas by hand, without pyplot: no global state, no window, no backend to choose.
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _mark_radii(axes: Axes, precision: Sequence[float], recall: Sequence[float], radii: Sequence[int]) -> None:
+    shown = [radius for radius in radii if not math.isnan(precision[radius])]
+    axes.plot(
+        [recall[radius] for radius in shown],
+        [precision[radius] for radius in shown],
+        linestyle="none",
+        marker="o",
+        markersize=8.5,
+        markerfacecolor="white",
+        markeredgecolor=VERMILLION,
+        markeredgewidth=2.2,
+        zorder=3,
+        label="Hamming radius r",
+    )
+    for group in _close_groups(shown, precision, recall):
+        first, last = group[0], group[-1]
+        low = precision[last] < 0.2
+        axes.annotate(
+            str(first) if first == last else f"{first}-{last}",
+            ((recall[first] + recall[last]) / 2, precision[last]),
+            textcoords="offset points",
+            xytext=(0, 10) if low else (-5, -21),
+            ha="center",
+            fontsize=12,
+            fontweight="bold",
+            color=VERMILLION,
+        )
+
+
+def _close_groups(radii: Sequence[int], precision: Sequence[float], recall: Sequence[float]) -> list[list[int]]:
+    """Join radii whose points would hide each other's label: saturated codes put several on one point."""
+    groups: list[list[int]] = []
+    for radius in radii:
+        previous = groups[-1][-1] if groups else None
+        near = previous is not None and (
+            math.hypot(recall[radius] - recall[previous], precision[radius] - precision[previous]) < 0.045
+        )
+        if near:
+            groups[-1].append(radius)
+        else:
+            groups.append([radius])
+    return groups
+
+
+def _show_pixels(axes: Axes, image: np.ndarray) -> None:
+    # Small pictures are enlarged pixel by pixel: smoothing would show detail that the network never saw.
+    smooth = "antialiased" if image.shape[-1] > 64 else "nearest"
+    axes.imshow(image.transpose(1, 2, 0), interpolation=smooth)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+
+
+def _frame(axes: Axes, colour: str, style: str, width: float) -> None:
+    for spine in axes.spines.values():
+        spine.set(visible=True, edgecolor=colour, linewidth=width, linestyle=style)
+
+
+def _mark_hit(axes: Axes, hit: bool, distance: int) -> None:
+    colour = GREEN if hit else RED
+    _frame(axes, colour, "solid" if hit else "dashed", 3.2)
+    axes.set_xlabel(f"{'✓' if hit else '✗'} {distance}", fontsize=12, color=colour, fontweight="bold", labelpad=3)
+
+
+def _headline(figure: Figure, title: str) -> None:
+    figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold")
+
+
+def _wrapped(text: str, width: int = 58) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _shortened(text: str, limit: int = 13) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _series_by_epoch(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[int, float]]]:
+    skipped = {*KEY_COLUMNS, *TIMING_COLUMNS}
+    series: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            # The last value of an epoch stands for it: the epoch's mean is logged after its steps.
+            if name not in skipped and not name.endswith("_step") and "epoch" in row:
+                series.setdefault(name, {})[int(row["epoch"])] = value
+    return {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
+
+
+def _scores(series: Mapping[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    return {
+        name: points
+        for name, points in series.items()
+        if name.startswith("val/")
+        and name.rpartition("/")[2] not in CODE_STATISTICS
+        and all(math.isnan(value) or 0 <= value <= 1 for _, value in points)
+    }
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, list[tuple[int, float]]], label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for number, (name, points) in enumerate(curves.items()):
+        epochs, values = zip(*points, strict=True)
+        colour = SERIES[number % len(SERIES)]
+        dashes = "solid" if number < len(SERIES) else "dashed"
+        marker = "o" if len(points) <= 40 else None
+        axes.plot(epochs, values, color=colour, linestyle=dashes, marker=marker, ms=4.5, linewidth=2.2, label=name)
+    axes.set(xlabel="Epoch", ylabel="Loss" if label == "Loss" else "Fraction")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(label)
+    axes.legend(fontsize=11)

@@ -1,0 +1,210 @@
+"""report.md: the page of a run, made from nothing but its directory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from records.atomic_file import write_text
+from records.errors import UserError
+from records.figures import training_curves_picture
+from records.result import Result, read_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from records.run_directory import RunDirectory
+
+HEADLINE = ("map@all", "precision@10", "precision@radius2", "accuracy")
+
+# Told on the page by the record itself, or of no interest to a reader of results.
+SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger")
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write report.md, and the picture of the training curves, from the files of a run.
+
+    Reads config.yaml, result.json, metrics.csv where there is one, and the pictures in plots/, whose captions
+    are their own PNG text (`Title`, `Description`).
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        UserError: config.yaml or result.json is missing or damaged.
+    """
+    result = read_result(run.result)
+    config = _read_config(run.config)
+    if run.metrics.is_file():
+        curves = training_curves_picture(run.metrics)
+        if curves is not None:
+            curves.save(run.training_curves)
+    sections = [
+        _title(result),
+        _warnings(result),
+        _headline(result),
+        _pictures(run),
+        _data(result),
+        _settings(config),
+        _all_metrics(result),
+        _environment(result),
+        _commands(result),
+    ]
+    write_text(run.report, "\n\n".join(section for section in sections if section) + "\n")
+    return run.report
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: the run has no configuration. Name the folder of a run: run=FOLDER.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({error}). Restore the file or run again.") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _title(result: Result) -> str:
+    lines = [
+        f"# {result.task}, {result.model}, {result.data}",
+        "",
+        f"Status: **{result.status}**. Seed {result.seed}. Started {result.started}. {_times(result)}",
+    ]
+    if result.reason:
+        lines += ["", f"Reason: {_inline(result.reason)}"]
+    return "\n".join(lines)
+
+
+def _times(result: Result) -> str:
+    spent = [f"{phase} {_duration(result.seconds[phase])}" for phase in ("training", "testing", "whole")]
+    text = f"Time: {', '.join(spent)}."
+    if result.resumed_from:
+        before = sum(attempt["seconds"]["whole"] for attempt in result.resumed_from)
+        text += f" Resumed {len(result.resumed_from)} time(s), {_duration(before)} before."
+    return text
+
+
+def _warnings(result: Result) -> str:
+    texts = [text for attempt in result.resumed_from for text in attempt["warnings"]]
+    texts = list(dict.fromkeys([*texts, *result.warnings]))
+    if not texts:
+        return ""
+    quoted = "\n>\n".join(f"> {_inline(text)}" for text in texts)
+    return f"> **Warnings of this run**\n>\n{quoted}"
+
+
+def _headline(result: Result) -> str:
+    rows = [(name, _number(result.metrics[key])) for name in HEADLINE if (key := f"test/{name}") in result.metrics]
+    monitor = result.monitor
+    if monitor is not None and monitor.get("value") is not None:
+        rows.append((f"best {monitor['name']} ({monitor['direction']})", _number(monitor["value"])))
+    if not rows:
+        return "## Result\n\nNo test result was recorded."
+    judged = f"\n\nTested on the **{result.checkpoint_used}** checkpoint." if result.checkpoint_used else ""
+    return f"## Result\n\n{_table(('metric (test part, fractions)', 'value'), rows)}{judged}"
+
+
+def _pictures(run: RunDirectory) -> str:
+    files = sorted(run.plots.glob("*.png")) if run.plots.is_dir() else []
+    if not files:
+        return ""
+    shown = [_picture(run, file) for file in files]
+    return "## Pictures\n\n" + "\n\n".join(shown)
+
+
+def _picture(run: RunDirectory, file: Path) -> str:
+    title, description = _caption(file)
+    place = file.relative_to(run.path).as_posix()
+    return f"### {_inline(title)}\n\n![{_inline(title)}]({place})\n\n{_inline(description)}".rstrip()
+
+
+def _caption(file: Path) -> tuple[str, str]:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        texts = {name: str(text) for name, text in image.info.items() if isinstance(text, str)}
+    return texts.get("Title", file.stem), texts.get("Description", "")
+
+
+def _data(result: Result) -> str:
+    if not result.data_sizes:
+        return ""
+    rows = [(name, f"{count:,}") for name, count in result.data_sizes.items()]
+    classes = "" if result.num_classes is None else f"{result.num_classes} classes. "
+    mark = "" if result.fingerprint is None else f"Fingerprint of the splits: `{result.fingerprint}`."
+    return f"## Data\n\n{_table(('part', 'images'), rows)}\n\n{classes}{mark}".rstrip()
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    kept = {name: value for name, value in config.items() if name not in SETTINGS_LEFT_OUT}
+    rows = [(f"`{name}`", f"`{_inline(str(value))}`") for name, value in _leaves(kept)]
+    if not rows:
+        return ""
+    source = "The whole configuration is in [config.yaml](config.yaml)."
+    return f"## Settings\n\n{source}\n\n{_table(('key', 'value'), rows)}"
+
+
+def _leaves(node: Any, place: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from _leaves(value, f"{place}.{name}" if place else str(name))
+    elif node != {}:
+        yield place, node
+
+
+def _all_metrics(result: Result) -> str:
+    rows = [(f"`{name}`", _number(value)) for name, value in sorted(result.metrics.items())]
+    return f"## All metrics\n\n{_table(('metric', 'value'), rows)}" if rows else ""
+
+
+def _environment(result: Result) -> str:
+    rows: list[tuple[str, str]] = []
+    machine = result.hardware
+    rows.append(("processor", f"{machine.get('cpu')}, {machine.get('cores')} cores used"))
+    rows.append(("memory", f"{machine.get('memory_gib')} GiB"))
+    rows.append(("GPUs", ", ".join(machine.get("gpus", [])) or "none"))
+    rows.append(("system", str(machine.get("system"))))
+    rows.append(("commit", _commit(result.git)))
+    if result.parameters:
+        named = [f"{count:,} {name}" for name, count in result.parameters.items()]
+        rows.append(("parameters", ", ".join(named)))
+    rows += [(name, version) for name, version in result.versions.items() if version is not None]
+    return f"## Environment\n\n{_table(('', ''), rows)}"
+
+
+def _commit(git: Mapping[str, Any] | None) -> str:
+    if git is None:
+        return "not a checkout"
+    return f"`{git['commit']}`" + (" with uncommitted changes" if git["dirty"] else "")
+
+
+def _commands(result: Result) -> str:
+    repeat = f"Repeat:\n\n```sh\n{result.command}\n```"
+    resume = f"Resume:\n\n```sh\n{result.resume_command}\n```"
+    return f"## Commands\n\n{repeat}\n\n{resume}"
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else f"{value} (not a finite number)"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _inline(text: str) -> str:
+    """Keep a text within its line: a line break would end the table row or the quotation it stands in."""
+    return " ".join(text.split())

@@ -1,0 +1,89 @@
+"""The one door: `python run.py task=greedyhash model=beit2` reads the command line, checks it, and acts.
+
+Nothing here imports torch: help, completion, --cfg, the checker and the parent of a sweep answer at once.
+`python run.py --help` lists what can be done.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from launch.check import check_overrides
+from launch.command_line import CommandLine, read_command_line
+from launch.compose import HYDRA_VERSION_BASE
+from launch.groups import CONF, CONFIG_NAME
+from launch.help import help_page
+from launch.problems import Problem, as_text
+from launch.stored import stored_config
+from records.errors import UserError
+from records.run_directory import open_run
+
+EXIT_FAILED = 1
+EXIT_WRONG_COMMAND = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit code: 0 done, 1 failed, 2 a wrong command, 130 interrupted."""
+    line = read_command_line(arguments)
+    if line.flags.help:
+        print(help_page())
+        return 0
+    try:
+        if line.asks_hydra:
+            return hand_to_hydra(line)
+        run = line.value_of("run")
+        if run is not None and not line.multirun:
+            return act_on_run(line, run)
+        problems = check_overrides(line.overrides)
+        return refuse(problems) if problems else hand_to_hydra(line)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_WRONG_COMMAND
+
+
+def refuse(problems: list[Problem]) -> int:
+    """Print every problem; return the exit code of a wrong command."""
+    print(as_text(problems), file=sys.stderr)
+    return EXIT_WRONG_COMMAND
+
+
+def act_on_run(line: CommandLine, run: str) -> int:
+    """Do a later action on a run directory: its stored configuration is the base."""
+    config, problems = stored_config(open_run(Path(run)), line.overrides)
+    if config is None:
+        return refuse(problems)
+    return int(import_module(f"modes.{config.mode}").run(config, overrides=list(line.overrides)))
+
+
+def hand_to_hydra(line: CommandLine) -> int:
+    """Let Hydra compose and start: one run in this process, or each job of a sweep in a child process."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    exit_codes: list[int] = []
+
+    @hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(CONF), config_name=CONFIG_NAME)
+    def task(config: DictConfig) -> float | None:
+        settings = HydraConfig.get()
+        directory = Path(settings.runtime.output_dir)
+        overrides = list(settings.overrides.task)
+        if settings.mode == RunMode.MULTIRUN:
+            from launch.jobs import objective, run_job
+
+            exit_codes.append(run_job(overrides, directory))
+            return objective(directory)
+        config.paths.run_dir = str(directory)
+        exit_codes.append(int(import_module(f"modes.{config.mode}").run(config, overrides=overrides)))
+        return None
+
+    sys.argv[1:] = line.arguments
+    task()
+    return max(exit_codes, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

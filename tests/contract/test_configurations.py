@@ -1,0 +1,77 @@
+"""Every YAML of conf/ composes, names only what may be built, with arguments that fit; every task trains a step."""
+
+from itertools import product
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from launch.check import check_config, check_overrides
+from launch.compose import compose_config
+from launch.groups import CONF, choice_names, group_names
+from modes import build, train
+from records.result import read_result
+
+ALL_CHOICES = [(group, name) for group in group_names() for name in choice_names(group)]
+TASKS = choice_names("task")
+EXPERIMENTS = choice_names("experiment")
+DEBUG_PROFILES = choice_names("debug")
+
+
+def override_for(group, name):
+    needs_run = group == "mode" and name != "train"
+    return [f"{group}={name}", *(["run=."] if needs_run else [])]
+
+
+def settings_of(config):
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def test_the_lists_are_not_empty():
+    files = list(CONF.rglob("*.yaml"))
+    assert len(ALL_CHOICES) == len(files) - 1, "every file but config.yaml is a choice of a group"
+    assert "greedyhash" in TASKS
+    assert EXPERIMENTS
+    assert {"one_batch", "overfit", "profile"} <= set(DEBUG_PROFILES)
+
+
+@pytest.mark.parametrize(("group", "name"), ALL_CHOICES)
+def test_every_choice_composes_and_its_arguments_bind(group, name):
+    config = compose_config(override_for(group, name))
+    assert [problem for problem in check_config(config) if not problem.key.startswith("data.root")] == []
+    config.paths.run_dir = "somewhere"
+    build.check(settings_of(config))
+
+
+@pytest.mark.parametrize(("experiment", "debug"), product(EXPERIMENTS, DEBUG_PROFILES))
+def test_a_debug_profile_beats_an_experiment(experiment, debug):
+    config = compose_config([f"experiment={experiment}", f"debug={debug}"])
+    profile = yaml.safe_load((CONF / "debug" / f"{debug}.yaml").read_text())
+    for key, value in profile.get("trainer", {}).items():
+        assert config.trainer[key] == value
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_starts_with_what_it_is_and_where_its_numbers_come_from(path):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ")
+    assert lines[1].startswith("# ")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_names_its_metric_and_its_data(task):
+    config = compose_config([f"task={task}"])
+    assert config.task.name == task
+    assert config.task.direction in ("max", "min")
+    assert config.task.monitor
+    assert config.task.needs
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_trains_one_step(task, tmp_path):
+    overrides = [f"task={task}", "debug=one_batch", "trainer.accelerator=cpu", f"paths.run_dir='{tmp_path}'"]
+    assert check_overrides(overrides) == []
+    assert train.run(compose_config(overrides), overrides) == 0
+    result = read_result(tmp_path / "result.json")
+    assert result.status == "completed"
+    assert f"test/{compose_config(overrides).task.monitor}" in result.metrics

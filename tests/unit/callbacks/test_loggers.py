@@ -1,0 +1,169 @@
+import socket
+import time
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import wandb
+from training_runs import Regression, loader, trainer
+
+from callbacks import loggers
+from callbacks.loggers import choose_mode, wandb_logger
+from records.errors import UserError
+from records.notices import RunWarning
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text("")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+@pytest.fixture
+def server():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+class Run:
+    """Stands in for a W&B run, and fails when it is told to."""
+
+    def __init__(self, run_id, broken=False):
+        self.id, self.broken, self.logged = run_id, broken, []
+
+    def define_metric(self, *arguments, **named):
+        pass
+
+    def log(self, values):
+        if self.broken:
+            raise ConnectionError("gone")
+        self.logged.append(values)
+
+
+def with_init(monkeypatch, init):
+    calls = []
+
+    def record(**settings):
+        calls.append(settings)
+        return init(**settings)
+
+    monkeypatch.setattr(wandb, "init", record)
+    return calls
+
+
+def test_offline_without_a_key_says_so():
+    with pytest.warns(RunWarning, match="no API key for 127.0.0.1"):
+        assert choose_mode("auto") == "offline"
+
+
+def test_offline_without_network_says_so(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    begun = time.monotonic()
+    with pytest.warns(RunWarning, match="cannot be reached"):
+        assert choose_mode("auto") == "offline"
+    assert time.monotonic() - begun < loggers.CONNECT_SECONDS + 1
+
+
+def test_online_with_key_and_server(monkeypatch, server):
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_mode("auto") == "online"
+
+
+def test_key_of_the_netrc_file(monkeypatch, server, tmp_path):
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password abc\n")
+    assert choose_mode("auto") == "online"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "mode"),
+    [("offline", "offline"), ("dryrun", "offline"), ("DISABLED", "disabled"), ("run", "online")],
+)
+def test_environment_decides(monkeypatch, wanted, mode):
+    monkeypatch.setenv("WANDB_MODE", wanted)
+    assert choose_mode("auto") == mode
+    assert (choose_mode(True), choose_mode(False)) == ("offline", "online")
+
+
+def test_unknown_choices(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="choices: true, false, auto"):
+        wandb_logger(str(tmp_path), "p", offline="maybe")
+    monkeypatch.setenv("WANDB_MODE", "sideways")
+    with pytest.raises(UserError, match="WANDB_MODE='sideways'"):
+        choose_mode("auto")
+
+
+def test_identity_is_kept_for_a_resumed_run(monkeypatch, tmp_path):
+    calls = with_init(monkeypatch, lambda **settings: Run(settings["id"] or "abc123"))
+    for _ in range(2):
+        logger = wandb_logger(str(tmp_path / "run"), "project", tags=["seed0"], offline=False)
+        logger.log_metrics({"a": 1.0}, step=1)
+    assert [call["id"] for call in calls] == [None, "abc123"]
+    assert (tmp_path / "run" / "wandb" / "run_id.txt").read_text() == "abc123\n"
+    assert calls[0]["resume"] == "allow"
+    assert (calls[0]["name"], calls[0]["tags"], calls[0]["dir"]) == ("run", ["seed0"], str(tmp_path / "run"))
+
+
+def test_failed_start_falls_back_to_offline(monkeypatch, tmp_path):
+    def init(**settings):
+        if settings["mode"] == "online":
+            raise TimeoutError("no answer")
+        return Run("abc")
+
+    calls = with_init(monkeypatch, init)
+    logger = wandb_logger(str(tmp_path), "project", offline=False)
+    with pytest.warns(RunWarning, match="could not start online.*no answer"):
+        logger.log_metrics({"a": 1.0}, step=1)
+    assert [(call["mode"], call["resume"]) for call in calls] == [("online", "allow"), ("offline", None)]
+    assert logger.experiment.logged == [{"a": 1.0, "trainer/global_step": 1}]
+
+
+def test_training_goes_on_when_nothing_starts(monkeypatch, tmp_path):
+    def init(**settings):
+        raise OSError("disk full")
+
+    calls = with_init(monkeypatch, init)
+    logger = wandb_logger(str(tmp_path), "project", offline=True)
+    with pytest.warns(RunWarning, match="could not start offline"):
+        fit(logger)
+    assert len(calls) == 1
+
+
+def test_training_goes_on_when_it_fails_later(monkeypatch, tmp_path):
+    with_init(monkeypatch, lambda **settings: Run("abc", broken=True))
+    logger = wandb_logger(str(tmp_path), "project", offline=True)
+    with pytest.warns(RunWarning, match="left alone from here on.*gone") as caught:
+        fit(logger)
+    assert len([w for w in caught if issubclass(w.category, RunWarning)]) == 1
+
+
+def fit(logger):
+    run = trainer(2, [], logger, enable_checkpointing=False)
+    run.fit(Regression(), loader())
+    assert run.global_step == 6
+
+
+def test_only_rank_zero_starts_a_run(monkeypatch, tmp_path):
+    calls = with_init(monkeypatch, lambda **settings: SimpleNamespace())
+    monkeypatch.setattr(loggers.rank_zero_only, "rank", 1)
+    logger = wandb_logger(str(tmp_path), "project", offline=True)
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.experiment.anything()
+    assert calls == []
+
+
+@pytest.mark.slow
+def test_real_offline_run(tmp_path):
+    logger = wandb_logger(str(tmp_path), "project", offline=True)
+    fit(logger)
+    wandb.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert list(folder.glob("*.wandb"))
+    assert folder.name.endswith((tmp_path / "wandb" / "run_id.txt").read_text().strip())

@@ -1,0 +1,237 @@
+import json
+import pickle
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import torch
+
+from lit_modules.metrics.hamming import HammingRetrieval
+from retrieval.average_precision import average_precision, stable_average_precision
+from retrieval.codes import pack, unpack
+from retrieval.counting import count_distances
+from retrieval.curves import precision_recall_curve
+
+BITS, QUERIES, ITEMS, CLASSES = 12, 23, 151, 4
+
+
+def samples(rows, seed, multi_label=False):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(rows, BITS, generator=generator)
+    values[0, 0] = 0.0
+    labels = torch.randint(0, CLASSES, (rows,), generator=generator)
+    if multi_label:
+        labels = torch.nn.functional.one_hot(labels, CLASSES).float()
+        labels[:, 0] = 1 - labels[:, 1]
+    return values, labels
+
+
+def feed(metric, values, labels, part, batch=16, order=None):
+    index = torch.arange(len(values)) if order is None else order
+    for chunk in index.split(batch):
+        metric.update(values[chunk], labels[chunk], chunk, part)
+
+
+def evaluated(multi_label=False, batch=16, shuffled=False, **options):
+    metric = HammingRetrieval(BITS, **options)
+    for part, rows, seed in (("query", QUERIES, 0), ("database", ITEMS, 1)):
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(9)) if shuffled else None
+        feed(metric, *samples(rows, seed, multi_label), part, batch, order)
+    return metric.compute()
+
+
+def reference_counts(multi_label=False):
+    (query, query_labels), (database, database_labels) = (
+        samples(QUERIES, 0, multi_label),
+        samples(ITEMS, 1, multi_label),
+    )
+    codes = pack((query > 0).numpy()), pack((database > 0).numpy())
+    labels = query_labels.numpy(), database_labels.numpy()
+    return count_distances(*codes, BITS, *labels), codes, labels
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("device_counting", ["never", "always"])
+def test_values_are_those_of_the_functions(multi_label, device_counting):
+    result = evaluated(multi_label, cuts=("all", 20), precision_at=(5,), radius=3, device_counting=device_counting)
+    counts, codes, _ = reference_counts(multi_label)
+    metrics = result.metrics
+    assert metrics["map@all"] == average_precision(counts).mean()
+    assert metrics["map@20"] == average_precision(counts, 20).mean()
+    assert set(metrics) == {
+        "map@all",
+        "map@20",
+        "precision@5",
+        "recall@5",
+        "precision@radius3",
+        "recall@radius3",
+        "bit_balance",
+        "bit_correlation",
+        "distinct_codes",
+        "quantization_error",
+    }
+    curve = precision_recall_curve(counts)
+    np.testing.assert_array_equal(result.curve.precision, curve.precision)
+    assert metrics["precision@radius3"] == pytest.approx(curve.precision[3])
+    assert metrics["recall@radius3"] == pytest.approx(curve.recall[3])
+    assert result.empty_balls == curve.empty_balls[3]
+    assert (result.num_queries, result.num_database) == (QUERIES, ITEMS)
+    assert result.num_distinct_codes == len(np.unique(codes[1]))
+    assert metrics["distinct_codes"] == result.num_distinct_codes / ITEMS
+    database = samples(ITEMS, 1)[0].double()
+    assert metrics["quantization_error"] == pytest.approx(((database.abs() - 1) ** 2).mean().item(), rel=1e-12)
+    json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize("ties", ["expected", "optimistic", "pessimistic"])
+@pytest.mark.parametrize("denominator", ["found", "min(R,k)", "R"])
+def test_choices_reach_the_average_precision(ties, denominator):
+    metrics = evaluated(cuts=(7,), ties=ties, denominator=denominator).metrics
+    assert metrics["map@7"] == average_precision(reference_counts()[0], 7, ties, denominator).mean()
+
+
+def test_stable_follows_the_index_not_the_order_of_arrival():
+    _, codes, labels = reference_counts()
+    expected = stable_average_precision(*codes, BITS, *labels, 9, "R").mean()
+    for shuffled in (False, True):
+        metrics = evaluated(shuffled=shuffled, cuts=(9,), ties="stable", denominator="R").metrics
+        assert metrics["map@9"] == expected
+
+
+def test_order_and_batches_do_not_change_a_digit():
+    first = evaluated(batch=16)
+    for other in (evaluated(batch=7, shuffled=True), evaluated(batch=1)):
+        assert other.metrics == first.metrics
+        np.testing.assert_array_equal(other.database.codes, first.database.codes)
+
+
+def test_samples_that_come_twice_count_once():
+    metric = HammingRetrieval(BITS)
+    query, database = samples(QUERIES, 0), samples(ITEMS, 1)
+    feed(metric, *query, "query")
+    feed(metric, *database, "database")
+    feed(metric, *database, "database", order=torch.tensor([3, 3, 0]))
+    result = metric.compute()
+    assert result.metrics == evaluated().metrics
+    assert (result.num_database, result.database.duplicates, result.query.duplicates) == (ITEMS, 3, 0)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_result_holds_what_a_gallery_needs(multi_label):
+    result = evaluated(multi_label, shuffled=True)
+    values, labels = samples(ITEMS, 1, multi_label)
+    np.testing.assert_array_equal(unpack(result.database.codes, BITS), (values > 0).numpy())
+    np.testing.assert_array_equal(result.database.labels, labels.numpy())
+    assert result.database.labels.dtype == (np.bool_ if multi_label else np.int64)
+    np.testing.assert_array_equal(result.database.index, np.arange(ITEMS))
+    with pytest.raises(FrozenInstanceError):
+        result.metrics = {}
+
+
+def test_labels_beyond_float_precision_and_below_zero_survive():
+    metric = HammingRetrieval(BITS)
+    labels = torch.tensor([2**53 + 1, -7])
+    feed(metric, samples(2, 0)[0], labels, "query")
+    feed(metric, samples(2, 1)[0], labels, "database")
+    assert metric.compute().database.labels.tolist() == labels.tolist()
+
+
+def test_empty_queries_are_reported_and_dropped_on_request():
+    def result(empty_queries):
+        metric = HammingRetrieval(BITS, empty_queries=empty_queries)
+        values, labels = samples(QUERIES, 0)
+        labels[:5] = CLASSES
+        feed(metric, values, labels, "query")
+        feed(metric, *samples(ITEMS, 1), "database")
+        return metric.compute()
+
+    zero, drop = result("zero"), result("drop")
+    assert zero.empty_queries == drop.empty_queries == 5
+    for name in ("map@all", "precision@10", "recall@radius2"):
+        assert drop.metrics[name] == pytest.approx(zero.metrics[name] * QUERIES / (QUERIES - 5))
+
+
+def test_reset_forgets_codes_and_the_kind_of_labels():
+    metric = HammingRetrieval(BITS)
+    feed(metric, *samples(QUERIES, 0), "query")
+    metric.reset()
+    feed(metric, *samples(QUERIES, 0, multi_label=True), "query")
+    feed(metric, *samples(ITEMS, 1, multi_label=True), "database")
+    assert metric.compute().metrics == evaluated(multi_label=True).metrics
+
+
+def test_states_take_a_few_bytes_a_sample():
+    metric = HammingRetrieval(64)
+    rows = 1000
+    metric.update(torch.randn(rows, 64), torch.ones(rows, 81), torch.arange(rows), "database")
+    states = [each for name in metric._defaults if name != "label_columns" for each in getattr(metric, name)]
+    assert sum(state.nbytes for state in states) == rows * (8 + 11 + 8 + 8)
+
+
+def test_a_copy_goes_on_where_the_metric_was():
+    metric = HammingRetrieval(BITS)
+    feed(metric, *samples(QUERIES, 0), "query")
+    copy = pickle.loads(pickle.dumps(metric))
+    for each in (metric, copy):
+        feed(each, *samples(ITEMS, 1), "database")
+    assert copy.compute().metrics == metric.compute().metrics == evaluated().metrics
+
+
+def test_a_part_without_samples_is_named():
+    metric = HammingRetrieval(BITS)
+    feed(metric, *samples(QUERIES, 0), "query")
+    with pytest.raises(ValueError, match="no database sample"):
+        metric.compute()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(bad):
+    metric = HammingRetrieval(BITS)
+    values, labels = samples(QUERIES, 0)
+    values[6, 2] = bad
+    feed(metric, values, labels, "query")
+    feed(metric, *samples(ITEMS, 1), "database")
+    with pytest.raises(ValueError, match=r"1 query samples .* index 6"):
+        metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "index", "part", "error", "message"),
+    [
+        ((2, BITS + 1), torch.zeros(2).long(), torch.arange(2), "query", ValueError, f"bits={BITS}"),
+        ((2, BITS), torch.zeros(3).long(), torch.arange(2), "query", ValueError, "do not go with"),
+        ((2, BITS), torch.zeros(2).long(), torch.arange(3), "query", ValueError, "do not go with"),
+        ((2, BITS), torch.zeros(2), torch.arange(2), "query", TypeError, "integers"),
+        ((2, BITS), torch.zeros(2).long(), torch.zeros(2), "query", TypeError, "integers"),
+        ((2, BITS), torch.zeros(2).long(), torch.arange(2), "gallery", ValueError, "query, database"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(values, labels, index, part, error, message):
+    with pytest.raises(error, match=message):
+        HammingRetrieval(BITS).update(torch.zeros(values), labels, index, part)
+
+
+def test_one_evaluation_has_one_kind_of_labels():
+    metric = HammingRetrieval(BITS)
+    feed(metric, *samples(QUERIES, 0), "query")
+    with pytest.raises(ValueError, match="multi-hot over 4 classes, those before were single labels"):
+        feed(metric, *samples(ITEMS, 1, multi_label=True), "database")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 0}, "at least 1 bit"),
+        ({"bits": 8, "radius": 9}, "radius=9"),
+        ({"bits": 8, "cuts": (0,)}, "k=0"),
+        ({"bits": 8, "cuts": ("most",)}, "'all' and whole numbers"),
+        ({"bits": 8, "precision_at": (0,)}, "k=0"),
+        ({"bits": 8, "ties": "random"}, "expected, optimistic"),
+        ({"bits": 8, "cuts": (), "precision_at": (), "denominator": "k"}, "found, min"),
+        ({"bits": 8, "empty_queries": "skip"}, "zero, drop"),
+        ({"bits": 8, "device_counting": True}, "auto, never, always"),
+    ],
+)
+def test_arguments_outside_their_choices_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        HammingRetrieval(**options)
