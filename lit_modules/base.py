@@ -37,10 +37,17 @@ class TaskModule(L.LightningModule):
 
     A method says what its `head` computes and what its `loss` is; both get plain tensors. State that lasts longer than
     a step is kept in buffers, so that a run resumes exactly.
+
+    `gather_batch` is for losses that compare the samples of a batch with each other: on several ranks the loss then sees
+    the batch of all ranks, with gradient, as one process with the whole batch would. Losses that judge each sample by
+    itself need it not: averaging the ranks' gradients is the same.
     """
 
-    def __init__(self, backbone: Backbone, labels: LabelSpace, optimization: Optimization) -> None:
+    def __init__(
+        self, backbone: Backbone, labels: LabelSpace, optimization: Optimization, gather_batch: bool = False
+    ) -> None:
         super().__init__()
+        self.gather_batch = gather_batch
         self.backbone = backbone
         self.labels = labels
         self.optimization = optimization
@@ -65,11 +72,25 @@ class TaskModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch and log it with its parts as `train/NAME`, averaged over the epoch."""
-        losses = self.loss(self(batch), batch)
+        outputs = self(batch)
+        if self.gather_batch and self.trainer.world_size > 1:
+            outputs = self._over_ranks(outputs)
+            batch = self._over_ranks({name: tensor for name, tensor in batch.items() if name != "image"})
+        losses = self.loss(outputs, batch)
         named = {f"train/{name}": value.detach() for name, value in losses.items()}
         size = len(batch["index"])
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return losses["loss"]
+
+    def _over_ranks(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return each tensor (B, ...) of this rank as (B * ranks, ...) of all, in rank order, with gradient.
+
+        A gathered gradient is the sum over ranks, which DDP's mean over ranks turns into the whole batch's own.
+        """
+        return {
+            name: self.all_gather(tensor, sync_grads=tensor.requires_grad).flatten(0, 1)
+            for name, tensor in tensors.items()
+        }
 
     def log_metrics(self, stage: str, metrics: Mapping[str, float]) -> None:
         """Log `stage/NAME` for each metric, and keep it in float64: Lightning's own log would round it to float32."""

@@ -45,9 +45,16 @@ def check(config: Config) -> None:
 
 
 def build(node: Config, metadata: frozenset[str] = frozenset(), **supplied: Any) -> Any:
-    """Build the `_target_` of a node with the node's own keys as arguments, and those that the caller adds."""
+    """Build the `_target_` of a node with the node's own keys as arguments, and those that the caller adds.
+
+    Raises:
+        UserError: the target refuses a value.
+    """
     given = {key: value for key, value in node.items() if key not in metadata and not key.startswith("_")}
-    return locate(node["_target_"])(**{**given, **supplied})
+    try:
+        return locate(node["_target_"])(**{**given, **supplied})
+    except ValueError as error:
+        raise UserError(f"{node['_target_']} refuses its settings: {error}") from error
 
 
 def build_backbone(config: Config) -> Backbone:

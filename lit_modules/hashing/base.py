@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
+from lit_modules.metrics.accuracy import Accuracy
 from lit_modules.metrics.hamming import HammingRetrieval, Part, RetrievalResult
 from lit_modules.optimization import Optimization
 
@@ -28,8 +28,9 @@ class HashingModule(TaskModule):
         metric: HammingRetrieval,
         bits: int,
         init_std: float | None = None,
+        gather_batch: bool = False,
     ) -> None:
-        super().__init__(backbone, labels, optimization)
+        super().__init__(backbone, labels, optimization, gather_batch)
         if bits < 1:
             raise ValueError(f"task.bits must be at least 1, not {bits}")
         self.bits = bits
@@ -38,7 +39,7 @@ class HashingModule(TaskModule):
             nn.init.normal_(self.hash_layer.weight, std=init_std)
             nn.init.zeros_(self.hash_layer.bias)
         self.metric = metric
-        self.accuracy = None if labels.multi_label else MulticlassAccuracy(labels.num_classes, average="micro")
+        self.accuracy = None if labels.multi_label else Accuracy()
         self.retrieval_result: RetrievalResult | None = None
 
     def hash_values(self, features: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def test_all_problems_are_printed_at_once_without_a_traceback(tmp_path):
         ("task.pre_sign=tan", "did you mean tanh"),
         ("+task.alfa=1", "did you mean alpha"),
         ("data.num_workers=-1", "data.num_workers"),
-        ("task.bits=0", "task.bits"),
+        ("task.bits=0", "bits=0"),
     ],
 )
 def test_an_argument_that_does_not_fit_ends_before_training(override, expected, tmp_path):

@@ -43,7 +43,7 @@ def test_every_choice_composes_and_its_arguments_bind(group, name):
     build.check(settings_of(config))
 
 
-@pytest.mark.parametrize(("experiment", "debug"), product(EXPERIMENTS, DEBUG_PROFILES))
+@pytest.mark.parametrize(("experiment", "debug"), list(product(EXPERIMENTS, DEBUG_PROFILES)))
 def test_a_debug_profile_beats_an_experiment(experiment, debug):
     config = compose_config([f"experiment={experiment}", f"debug={debug}"])
     profile = yaml.safe_load((CONF / "debug" / f"{debug}.yaml").read_text())
