@@ -24,11 +24,13 @@ METADATA = {
     "task": frozenset({"name", "needs", "monitor", "direction"}),
     "model": frozenset({"suggested"}),
     "data": frozenset({"name", "provides", "map_cut"}),
+    "trainer": frozenset({"on_nonfinite", "compile"}),
 }
 PARTS = {
     "task": Part(METADATA["task"], frozenset({"backbone", "labels", "optimization", "metric"})),
     "model": Part(METADATA["model"]),
     "data": Part(METADATA["data"]),
+    "trainer": Part(METADATA["trainer"]),
     "optim.optimizer": Part(supplied=frozenset({"params", "lr", "weight_decay"})),
 }
 
@@ -82,6 +84,9 @@ def build_task(config: Config, backbone: Backbone, data: Any) -> TaskModule:
     )
     parts = {"labels": labels, "optimization": _optimization(config), "metric": build(config["metric"])}
     task: TaskModule = build(config["task"], METADATA["task"], backbone=backbone, **parts)
+    if config["trainer"]["compile"]:
+        # in place, so that names in checkpoints stay the same
+        task.backbone.network.compile()
     return task
 
 
@@ -92,6 +97,7 @@ def build_trainer(config: Config, data: Any) -> Trainer:
     loggers: list[Logger] = [build(node) for node in config["logger"].values() if node is not None]
     return build(
         config["trainer"],
+        METADATA["trainer"],
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],

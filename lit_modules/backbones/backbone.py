@@ -138,6 +138,7 @@ def build_backbone(
     channels_last: bool = False,
     weights_file: str | None = None,
     name: str | None = None,
+    gradient_checkpointing: bool = False,
     **options: Any,
 ) -> Backbone:
     """Build a backbone by name.
@@ -153,6 +154,7 @@ def build_backbone(
         channels_last: memory format of the network and its input; faster for plain CNNs only.
         weights_file: local .safetensors or PyTorch file to load instead of the published weights.
         name: name for records; None is the architecture.
+        gradient_checkpointing: recompute activations in the backward pass; timm models that can.
         options: passed on to the architecture (drop_path_rate, width, ...); None is its own value.
 
     Raises:
@@ -171,7 +173,20 @@ def build_backbone(
     given = {option: value for option, value in options.items() if value is not None}
     description, record = builder(architecture, pretrained, image_size, path, given)
     described = replace(description, mean=chosen.get("mean", description.mean), std=chosen.get("std", description.std))
-    return Backbone(described, name or architecture, record, channels_last)
+    backbone = Backbone(described, name or architecture, record, channels_last)
+    if gradient_checkpointing:
+        _checkpoint_gradients(backbone)
+    return backbone
+
+
+def _checkpoint_gradients(backbone: Backbone) -> None:
+    switch = getattr(backbone.network, "set_grad_checkpointing", None)
+    if not callable(switch):
+        raise UserError(
+            f"model.gradient_checkpointing=true: {backbone.name} cannot recompute its activations; "
+            "timm's models can (model.source=timm). Use a smaller data.batch_size with trainer.accumulate_grad_batches"
+        )
+    switch(True)
 
 
 def _three_numbers(key: str, values: Sequence[float] | None) -> dict[str, tuple[float, ...]]:

@@ -1,0 +1,93 @@
+"""A non-finite loss or gradient never reaches the weights."""
+
+import json
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from callbacks.finite_guard import FiniteGuard
+from records.errors import UserError
+
+BAD_BATCH = 3
+
+
+class Line(L.LightningModule):
+    """Fit a line; the batch that holds sample 7 has a poisoned loss or gradient."""
+
+    def __init__(self, poison):
+        super().__init__()
+        self.poison = poison
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.history = []
+
+    def training_step(self, batch, batch_idx):
+        loss = (self.weight * batch["x"] - 1).pow(2).mean()
+        if 7 in batch["index"]:
+            loss = loss * self.poison if self.poison != "gradient" else loss + torch.sqrt(self.weight - self.weight).sum()
+        return loss
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.history.append(self.weight.item())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+def fit(guard, poison, **options):
+    samples = [{"x": torch.tensor(0.5), "index": torch.tensor(i)} for i in range(12)]
+    module = Line(poison)
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[guard], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    try:
+        trainer.fit(module, DataLoader(samples, batch_size=2))
+    except UserError as error:
+        return module, error
+    return module, None
+
+
+@pytest.mark.parametrize(("poison", "what"), [(float("nan"), "loss"), (float("inf"), "loss"), ("gradient", "gradient")])
+def test_stop_leaves_the_weights_of_the_step_before(tmp_path, poison, what):
+    module, error = fit(FiniteGuard(str(tmp_path)), poison)
+    assert "trainer.on_nonfinite=skip" in str(error)
+    assert f"the {what} became" in str(error)
+    assert module.weight.item() == module.history[-1]
+    assert len(module.history) == BAD_BATCH
+    written = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert written["samples"] == [6, 7]
+    assert written["what"] == what
+
+
+@pytest.mark.parametrize("poison", [float("nan"), "gradient"])
+def test_skip_leaves_one_update_out_and_counts_it(tmp_path, poison):
+    guard = FiniteGuard(str(tmp_path), "skip")
+    module, error = fit(guard, poison)
+    assert error is None
+    assert guard.skipped == 1
+    assert module.history[BAD_BATCH] == module.history[BAD_BATCH - 1]
+    assert module.history[-1] != module.history[BAD_BATCH]
+    assert all(torch.isfinite(torch.tensor(module.history)))
+
+
+def test_accumulated_batches_are_all_named(tmp_path):
+    _, error = fit(FiniteGuard(str(tmp_path)), float("nan"), accumulate_grad_batches=2)
+    assert error is not None
+    assert json.loads((tmp_path / "nonfinite.json").read_text())["samples"] == [4, 5, 6, 7]
+
+
+def test_healthy_training_is_left_alone(tmp_path):
+    guarded, _ = fit(FiniteGuard(str(tmp_path)), 1.0)
+    plain, _ = fit(L.Callback(), 1.0)
+    assert guarded.history == plain.history
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counts_survive_a_resume(tmp_path):
+    guard = FiniteGuard(str(tmp_path), "skip")
+    fit(guard, float("nan"))
+    resumed = FiniteGuard(str(tmp_path), "skip")
+    resumed.load_state_dict(guard.state_dict())
+    assert (resumed.skipped, resumed.scaler_skips) == (1, 0)
