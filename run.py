@@ -17,11 +17,13 @@ from launch.groups import CONF, CONFIG_NAME
 from launch.help import help_page
 from launch.problems import Problem, as_text
 from launch.stored import stored_config
+from launch.sweep_plan import resumed_line
 from records.errors import UserError
 from records.run_directory import open_run
 
 EXIT_FAILED = 1
 EXIT_WRONG_COMMAND = 2
+EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
@@ -33,14 +35,20 @@ def main(arguments: list[str]) -> int:
     try:
         if line.asks_hydra:
             return hand_to_hydra(line)
+        line = resumed_line(line)
         run = line.value_of("run")
         if run is not None and not line.multirun:
             return act_on_run(line, run)
         problems = check_overrides(line.overrides)
-        return refuse(problems) if problems else hand_to_hydra(line)
+        if problems:
+            return refuse(problems)
+        return sweep(line) if line.multirun else hand_to_hydra(line)
     except UserError as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG_COMMAND
+    except KeyboardInterrupt:
+        print("Stopped before the run began.", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def refuse(problems: list[Problem]) -> int:
@@ -61,28 +69,44 @@ def hand_to_hydra(line: CommandLine) -> int:
     """Let Hydra compose and start: one run in this process, or each job of a sweep in a child process."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
     from omegaconf import DictConfig
 
     exit_codes: list[int] = []
 
     @hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(CONF), config_name=CONFIG_NAME)
-    def task(config: DictConfig) -> float | None:
+    def task(config: DictConfig) -> None:
         settings = HydraConfig.get()
-        directory = Path(settings.runtime.output_dir)
-        overrides = list(settings.overrides.task)
-        if settings.mode == RunMode.MULTIRUN:
-            from launch.jobs import objective, run_job
-
-            exit_codes.append(run_job(overrides, directory))
-            return objective(directory)
-        config.paths.run_dir = str(directory)
-        exit_codes.append(int(import_module(f"modes.{config.mode}").run(config, overrides=overrides)))
-        return None
+        config.paths.run_dir = settings.runtime.output_dir
+        run = import_module(f"modes.{config.mode}").run
+        exit_codes.append(int(run(config, overrides=list(settings.overrides.task))))
 
     sys.argv[1:] = line.arguments
     task()
     return max(exit_codes, default=0)
+
+
+def sweep(line: CommandLine) -> int:
+    """Let Hydra choose the jobs and where they run; each is a child process, and this one never trains."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from launch.sweep import run_sweep
+    from launch.sweep_plan import plan_sweep
+
+    plan = plan_sweep(line)
+
+    # launchers carry this function to other processes: it holds nothing but the plan
+    @hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(CONF), config_name=CONFIG_NAME)
+    def task(config: DictConfig) -> float | None:
+        from launch.jobs import job_of
+        from launch.sweep import run_job
+
+        settings = HydraConfig.get()
+        return run_job(plan, job_of(config, settings, Path(settings.runtime.output_dir)))
+
+    sys.argv[1:] = plan.arguments
+    return run_sweep(plan, task)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/training_speed.py --rounds 5 --batches 40
 
-Prints images per second of both (medians over rounds) and their ratio. The images are random numbers of CIFAR-10's size:
-what is measured is reading, augmenting and training, not learning.
+Prints images per second of both (medians over rounds) and their ratio. The images are random numbers of CIFAR-10's
+size: what is measured is reading, augmenting and training, not learning.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import warnings
 
 import lightning as L
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,7 +25,6 @@ from datamodules.images import ImageArray
 from launch.compose import compose_config
 from modes import build
 from modes.train import quieten_lightning
-from omegaconf import OmegaConf
 
 BATCH_SIZE = 128
 IMAGES = 20_000

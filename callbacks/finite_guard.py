@@ -22,8 +22,8 @@ class FiniteGuard(L.Callback):
     """Check loss and gradient norm before every update, on all ranks together.
 
     A non-finite one stops every rank before its update (`stop`), so the last checkpoint is a good one; or the update is
-    left out and counted as `train/skipped_steps` (`skip`). The sample ids of the batches behind the update are written to
-    `nonfinite.json`. Under fp16 infinite gradients are the loss scaler's normal work: its own skips are counted as
+    left out and counted as `train/skipped_steps` (`skip`). The sample ids of the batches behind the update are written
+    to `nonfinite.json`. Under fp16 infinite gradients are the loss scaler's normal work: its own skips are counted as
     `train/scaler_skips`, and only a collapsed scale stops.
 
     Args:
@@ -52,9 +52,7 @@ class FiniteGuard(L.Callback):
         """Remember the loss; it is looked at once per update, not once per batch."""
         self._losses.append(loss.detach())
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Judge the update, and stop or leave it out."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         losses_finite = self._everywhere(trainer, torch.stack(self._losses).isfinite().all())

@@ -20,6 +20,7 @@ from datamodules.randomness import Stream, random_generator
 from datamodules.splits import (
     Splits,
     check_split_file,
+    hold_out_fold,
     hold_out_validation,
     label_fingerprint,
     read_split_file,
@@ -57,7 +58,9 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: loading processes; batches are the same with any number.
         augment: settings of `CropAndFlip` for training images; None or an empty mapping for none.
         val_fraction: share of the training part held out for validation, stratified by class; 0 for none.
-        split_seed: seed of the drawn parts and of the held-out share.
+        folds: number K of folds that the training part is dealt out to, stratified by class, for `fold`.
+        fold: 0 .. K - 1, the fold held out for validation in place of the share `val_fraction`; None for no folds.
+        split_seed: seed of the drawn parts and of the held-out share or folds.
         split_file: read the parts from this file in place of drawing them.
         split_dir: write the parts to a file in this folder; None writes nothing.
 
@@ -77,6 +80,8 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         augment: Mapping[str, object] | None = None,
         val_fraction: float = 0.0,
+        folds: int = 5,
+        fold: int | None = None,
         split_seed: int = 0,
         split_file: str | Path | None = None,
         split_dir: str | Path | None = None,
@@ -89,6 +94,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.augmentation = self.build_augmentation(augment)
         self.val_fraction = float(val_fraction)
+        self.folds = folds
+        self.fold = fold
         self.split_seed = split_seed
         self.split_file = split_file
         self.split_dir = split_dir
@@ -104,6 +111,12 @@ class ImageDataModule(LightningDataModule, ABC):
             raise UserError(f"data.num_workers is {self.num_workers}; it must be 0 (this process) or more")
         if not 0 <= self.val_fraction < 1:
             raise UserError(f"data.val_fraction is {self.val_fraction}; it must lie in [0, 1)")
+        if self.folds < 2:
+            raise UserError(f"data.folds is {self.folds}; it must be at least 2")
+        if self.fold is not None and not 0 <= self.fold < self.folds:
+            raise UserError(
+                f"data.fold is {self.fold}; with data.folds={self.folds} it is one of 0 .. {self.folds - 1}"
+            )
 
     @property
     @abstractmethod
@@ -150,6 +163,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.split_file is not None:
             return self._read_splits(splits, len(labels))
         splits = Splits(splits.protocol, splits.seed, 0.0, splits.data_fingerprint, self.draw_parts(labels))
+        if self.fold is not None:
+            return hold_out_fold(splits, labels, self.fold, self.folds, self.split_seed)
         if self.val_fraction == 0:
             return splits
         return hold_out_validation(splits, labels, self.val_fraction, self.split_seed)
@@ -157,7 +172,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def _read_splits(self, wanted: Splits, size: int) -> Splits:
         assert self.split_file is not None
         splits = read_split_file(self.split_file)
-        wanted = Splits(wanted.protocol, wanted.seed, self.val_fraction, wanted.data_fingerprint, {})
+        fold = None if self.fold is None else (self.fold, self.folds)
+        share = self.val_fraction if fold is None else 0.0
+        wanted = Splits(wanted.protocol, wanted.seed, share, wanted.data_fingerprint, {}, fold)
         validation = ("validation",) if self.has_validation else ()
         names = ("train", *validation, *self.evaluation_parts)
         check_split_file(splits, self.split_file, wanted, names, size)
@@ -168,7 +185,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """The file that `split_dir` asks for."""
         if self.split_dir is None:
             raise ValueError("split_dir is None: no split file is written")
-        return Path(self.split_dir) / f"{self.protocol_name}-seed{self.split_seed}.json"
+        fold = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
+        return Path(self.split_dir) / f"{self.protocol_name}-seed{self.split_seed}{fold}.json"
 
     @property
     def data(self) -> LabelledImages:
@@ -186,8 +204,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def has_validation(self) -> bool:
-        """Whether a validation part is held out."""
-        return self.val_fraction > 0
+        """Whether a validation part is held out, as a share or as a fold."""
+        return self.fold is not None or self.val_fraction > 0
 
     @property
     def val_splits(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class Splits:
         protocol: name of the rule that made them.
         seed: the seed they were drawn with; None where none was used or known.
         val_fraction: share of the protocol's training part that was held out as "validation"; 0 for none.
+        fold: which fold of how many was held out as "validation" instead of a share; None for neither.
         data_fingerprint: `label_fingerprint` of the data set.
         parts: name to int64 (N,) positions.
     """
@@ -41,6 +42,7 @@ class Splits:
     val_fraction: float
     data_fingerprint: str
     parts: Mapping[str, torch.Tensor]
+    fold: tuple[int, int] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -146,6 +148,46 @@ def stratified_hold_out(
     return torch.from_numpy(np.flatnonzero(~is_held)), torch.from_numpy(np.flatnonzero(is_held))
 
 
+def stratified_folds(
+    labels: torch.Tensor, folds: int, seed: int, stream: Stream = Stream.HOLD_OUT
+) -> list[torch.Tensor]:
+    """Deal the samples out to folds, class after class, as cards are dealt.
+
+    The folds' sizes differ by one at most, and so do their shares of each class.
+
+    Args:
+        labels: int64 (N,), or multi-hot (N, C) (then grouped by `strata`).
+        folds: number of folds K, 2 .. N.
+        seed: any integer.
+        stream: what the draw is for.
+
+    Returns:
+        K lists of places in `labels`, int64, ascending: a partition of 0 .. N - 1.
+
+    Raises:
+        UserError: there are fewer samples than folds.
+    """
+    if len(labels) < folds:
+        raise UserError(f"data.folds is {folds}, and there are {len(labels)} images to train on; take fewer folds")
+    ordered = order_within_classes(strata(labels), seed, stream)
+    dealt = np.concatenate(list(ordered.values()))
+    return [torch.from_numpy(np.sort(dealt[fold::folds])) for fold in range(folds)]
+
+
+def hold_out_fold(splits: Splits, labels: torch.Tensor, fold: int, folds: int, seed: int) -> Splits:
+    """Split the part "train": fold `fold` of `folds` becomes "validation"; the other parts stay as they were drawn.
+
+    Raises:
+        UserError: there are fewer training images than folds.
+    """
+    pool = splits.parts["train"]
+    held = stratified_folds(labels[pool], folds, seed)[fold]
+    is_held = torch.zeros(len(pool), dtype=torch.bool)
+    is_held[held] = True
+    parts = {**splits.parts, "train": pool[~is_held], "validation": pool[is_held]}
+    return replace(splits, val_fraction=0.0, fold=(fold, folds), parts=parts)
+
+
 def hold_out_validation(splits: Splits, labels: torch.Tensor, fraction: float, seed: int) -> Splits:
     """Split the part "train" into "train" and "validation"; the other parts stay as the protocol drew them.
 
@@ -171,6 +213,7 @@ def write_split_file(path: str | Path, splits: Splits) -> None:
         "protocol": splits.protocol,
         "seed": splits.seed,
         "val_fraction": splits.val_fraction,
+        **({} if splits.fold is None else {"fold": list(splits.fold)}),
         "data_fingerprint": splits.data_fingerprint,
         "sizes": splits.sizes,
         "parts": {name: positions.tolist() for name, positions in splits.parts.items()},
@@ -202,6 +245,7 @@ def read_split_file(path: str | Path) -> Splits:
         val_fraction=content["val_fraction"],
         data_fingerprint=content["data_fingerprint"],
         parts=parts,
+        fold=None if content.get("fold") is None else (content["fold"][0], content["fold"][1]),
     )
 
 
@@ -223,7 +267,7 @@ def check_split_file(splits: Splits, path: str | Path, wanted: Splits, names: It
     Args:
         splits: what the file holds.
         path: the file, for the message.
-        wanted: protocol, seed, held-out share and data fingerprint that the settings ask for.
+        wanted: protocol, seed, held-out share or fold, and data fingerprint that the settings ask for.
         names: parts that must be there.
         size: number of images of the data set.
 
@@ -239,6 +283,8 @@ def check_split_file(splits: Splits, path: str | Path, wanted: Splits, names: It
         problems.append(f"it was drawn with data.split_seed={splits.seed}, the settings say {wanted.seed}")
     if splits.val_fraction != wanted.val_fraction:
         problems.append(f"it was made with data.val_fraction={splits.val_fraction}, not {wanted.val_fraction}")
+    if splits.fold != wanted.fold:
+        problems.append(f"it holds out {_fold_words(splits.fold)}, the settings ask for {_fold_words(wanted.fold)}")
     missing = [name for name in names if name not in splits.parts]
     if missing:
         problems.append(f"it lacks the part(s) {', '.join(missing)}")
@@ -250,6 +296,10 @@ def check_split_file(splits: Splits, path: str | Path, wanted: Splits, names: It
             f"data.split_file={path} does not fit: {'; '.join(problems)}. "
             "Set these keys to the file's values, or draw the splits anew with data.split_file=null"
         )
+
+
+def _fold_words(fold: tuple[int, int] | None) -> str:
+    return "no fold" if fold is None else f"data.fold={fold[0]} of data.folds={fold[1]}"
 
 
 def per_class_parts(

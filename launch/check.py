@@ -19,6 +19,7 @@ from launch.command_line import parse_overrides
 from launch.compose import compose_config
 from launch.groups import HYDRA_GROUP_PREFIX, choice_names, group_names
 from launch.paths import is_path_key
+from launch.plugins import check_plugin
 from launch.problems import Problem, did_you_mean, nearest
 from launch.targets import check_target_names
 
@@ -37,14 +38,14 @@ def check_overrides(overrides: Sequence[str]) -> list[Problem]:
         problems += found
         if not found:
             good_groups.append(override)
-    base, failure = _try_compose([_one_value(override) for override in good_groups])
+    base, failure = _try_compose([one_value(override) for override in good_groups])
     if base is None:
         return [*problems, failure]
     for override in (one for one in parsed if not _is_group(one)):
         problems += check_value(override, base)
     if problems:
         return problems
-    return _check_composed([_one_value(override) for override in parsed])
+    return _check_composed([one_value(override) for override in parsed])
 
 
 def check_config(config: DictConfig) -> list[Problem]:
@@ -84,7 +85,7 @@ def _values(override: Override) -> list[Any]:
     return [value]
 
 
-def _one_value(override: Override) -> str:
+def one_value(override: Override) -> str:
     """Return the override as text with one value, the first one of a sweep."""
     if not override.is_sweep_override():
         return override.input_line or ""
@@ -96,9 +97,12 @@ def _one_value(override: Override) -> str:
 
 def _check_group(override: Override) -> Iterator[Problem]:
     group = override.key_or_group
-    if group.startswith(f"{HYDRA_GROUP_PREFIX}/") or override.type == OverrideType.DEL:
+    if override.type == OverrideType.DEL:
         return
     for value in _values(override):
+        if group.startswith(f"{HYDRA_GROUP_PREFIX}/"):
+            yield from check_plugin(group, value)
+            continue
         names = value if isinstance(value, list) else [value]
         if isinstance(value, list) and group not in SEVERAL_CHOICES:
             yield Problem(group, f"takes one choice, not a list: {value}", tuple(choice_names(group)))
@@ -115,6 +119,7 @@ def check_choice(group: str, name: Any) -> Iterator[Problem]:
     if str(name) not in known:
         mend = did_you_mean(nearest(str(name), known))
         yield Problem(group, f"there is no {group} {str(name)!r}", tuple(known), mend)
+    yield from check_plugin(group, name)
 
 
 def check_value(override: Override, base: DictConfig) -> Iterator[Problem]:

@@ -18,16 +18,12 @@ FLAGS_FOR_HYDRA = ("hydra_help", "cfg", "info", "shell_completion")
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was typed: `flags` for Hydra, `overrides` as text with path values quoted."""
+    """What was typed: `flags` for Hydra, `overrides` as text with path values quoted, `multirun` for a sweep."""
 
     flags: Namespace
     flag_arguments: tuple[str, ...]
     overrides: tuple[str, ...]
-
-    @property
-    def multirun(self) -> bool:
-        """Whether this starts a sweep."""
-        return bool(self.flags.multirun)
+    multirun: bool
 
     @property
     def asks_hydra(self) -> bool:
@@ -50,11 +46,25 @@ def read_command_line(arguments: list[str]) -> CommandLine:
     parser = get_args_parser()
     flags = parser.parse_args(arguments)
     typed = list(flags.overrides)
+    multirun = bool(flags.multirun) or asks_for_sweep(typed)
     return CommandLine(
         flags=flags,
         flag_arguments=tuple(argument for argument in arguments if argument not in typed),
-        overrides=tuple(quote_paths(typed, multirun=bool(flags.multirun))),
+        overrides=tuple(quote_paths(typed, multirun)),
+        multirun=multirun,
     )
+
+
+def asks_for_sweep(overrides: list[str]) -> bool:
+    """Tell whether overrides mean a sweep without `-m`: a choice of `sweep`, or `sweep.resume`.
+
+    `hydra.mode` decides where it is given: the jobs of a sweep say RUN.
+    """
+    values = dict(override.partition("=")[::2] for override in overrides)
+    if "hydra.mode" in values:
+        return values["hydra.mode"].upper().endswith("MULTIRUN")
+    is_chosen = values.get("sweep", "default") not in ("default", "null")
+    return is_chosen or values.get("sweep.resume", "null") != "null"
 
 
 def parse_overrides(overrides: tuple[str, ...]) -> tuple[list[Override], list[Problem]]:

@@ -14,6 +14,7 @@ SHOWN_GROUPS = (
     "trainer",
     "logger",
     "experiment",
+    "sweep",
     "debug",
 )
 
@@ -24,6 +25,8 @@ usage: python run.py [GROUP=CHOICE ...] [KEY=VALUE ...] [-m]
   python run.py task=greedyhash model=beit2      another method, another backbone
   python run.py task.bits=64 trainer.max_epochs=5 seed=1
   python run.py -m seed=0,1,2 task.bits=16,32    a sweep: one run for each combination
+  python run.py sweep=seeds sweep.slots=4        five seeds, four at a time, with mean and interval
+  python run.py sweep.resume=DIR                 run what is missing or failed in a sweep
   python run.py mode=train run=DIR               go on with an interrupted run
   python run.py mode=test run=DIR                test a finished run again
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from torch import Tensor
@@ -38,9 +38,9 @@ class TaskModule(L.LightningModule):
     A method says what its `head` computes and what its `loss` is; both get plain tensors. State that lasts longer than
     a step is kept in buffers, so that a run resumes exactly.
 
-    `gather_batch` is for losses that compare the samples of a batch with each other: on several ranks the loss then sees
-    the batch of all ranks, with gradient, as one process with the whole batch would. Losses that judge each sample by
-    itself need it not: averaging the ranks' gradients is the same.
+    `gather_batch` is for losses that compare the samples of a batch with each other: on several ranks the loss then
+    sees the batch of all ranks, with gradient, as one process with the whole batch would. Losses that judge each sample
+    by itself need it not: averaging the ranks' gradients is the same.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TaskModule(L.LightningModule):
         A gathered gradient is the sum over ranks, which DDP's mean over ranks turns into the whole batch's own.
         """
         return {
-            name: self.all_gather(tensor, sync_grads=tensor.requires_grad).flatten(0, 1)
+            name: cast(Tensor, self.all_gather(tensor, sync_grads=tensor.requires_grad)).flatten(0, 1)
             for name, tensor in tensors.items()
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from launch.problems import as_text
@@ -100,7 +101,7 @@ def build_trainer(config: Config, data: Any) -> Trainer:
         METADATA["trainer"],
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *_cluster()],
         default_root_dir=config["paths"]["run_dir"],
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
@@ -108,6 +109,11 @@ def build_trainer(config: Config, data: Any) -> Trainer:
         enable_model_summary=False,
         limit_val_batches=config["trainer"]["limit_val_batches"] if validates else 0,
     )
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """Return SLURM's environment without Lightning's requeueing: `modes/life.py` requeues, once."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _optimization(config: Config) -> Optimization:

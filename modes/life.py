@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +33,7 @@ Settings = Mapping[str, Any]
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: not an Exception, so that nothing on the way mistakes it for a failure."""
+    """SIGTERM or SIGUSR1 arrived: not an Exception, so that nothing on the way mistakes it for a failure."""
 
 
 def live(settings: Settings, overrides: Sequence[str], action: Callable[[Settings, RunRecord], None]) -> int:
@@ -85,22 +88,25 @@ def _start(settings: Settings, overrides: Sequence[str], run: RunDirectory) -> R
 
 @contextmanager
 def _termination_as_exception() -> Iterator[None]:
-    """Let SIGTERM unwind the run like Ctrl-C does, so that the record says how it ended."""
+    """Let SIGTERM, and SIGUSR1 that clusters send ahead of it, unwind the run like Ctrl-C does."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(signal.Signals(number).name)
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _interrupted(stop: BaseException, record: RunRecord) -> int:
     by_user = isinstance(stop, KeyboardInterrupt)
-    record.interrupt("stopped by the user (Ctrl-C)" if by_user else "terminated (SIGTERM)")
+    record.interrupt("stopped by the user (Ctrl-C)" if by_user else f"terminated ({stop})")
     _say(f"\nStopped. The last whole epoch is saved; this goes on from there:\n{record.result.resume_command}")
+    if not by_user:
+        _requeue()
     return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
 
 
@@ -108,6 +114,14 @@ def _failed(reason: str, record: RunRecord, hint: str = "") -> int:
     record.fail(reason)
     _say(f"{reason}{hint}")
     return EXIT_FAILED
+
+
+@rank_zero_only
+def _requeue() -> None:
+    """Put a preempted SLURM job back into the queue; submitit requeues its own jobs."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is not None and "SUBMITIT_EXECUTOR" not in os.environ and shutil.which("scontrol"):
+        subprocess.run(["scontrol", "requeue", job], check=False)
 
 
 @rank_zero_only

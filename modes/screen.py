@@ -39,6 +39,12 @@ def device_name(trainer: Trainer) -> str:
 
 
 @rank_zero_only
+def say(text: str) -> None:
+    """Print one line, on the first rank alone."""
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@rank_zero_only
 def show_start(settings: Mapping[str, Any], task: TaskModule, data: Any, trainer: Trainer, run: RunDirectory) -> None:
     """Print what is about to run: task, model, data with sizes, parameters, epochs, device, directory."""
     total, trainable = count_parameters(task.parameters())

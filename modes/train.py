@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
 from callbacks.checkpoints import BestCheckpoint
+from launch.run_stamp import is_restarted
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
 from modes import build, screen
 from modes.life import Settings, live
-from records.environment import hardware
+from records.environment import hardware, is_first_process
 from records.errors import UserError
 from records.report import write_report
 from records.result import RunRecord, read_result
@@ -29,6 +29,8 @@ def run(config: DictConfig, overrides: list[str]) -> int:
     settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     if settings["run"] is not None:
         refuse_if_completed(settings)
+    elif is_first_process() and not is_restarted():
+        refuse_if_occupied(RunDirectory(settings["paths"]["run_dir"]))
     return live(settings, overrides, train)
 
 
@@ -42,6 +44,15 @@ def refuse_if_completed(settings: Settings) -> None:
         raise UserError(
             f"run={run.path}: this run completed its {stored.trainer.max_epochs} epochs. "
             f"To train on: trainer.max_epochs={2 * epochs}. To test it again: mode=test."
+        )
+
+
+def refuse_if_occupied(run: RunDirectory) -> None:
+    """Raise UserError where a new run would write over another one."""
+    if run.result.is_file():
+        raise UserError(
+            f"hydra.run.dir={run.path}: a run lies there already. Go on with it: mode=train run={run.path}; "
+            "or name another directory for a new one."
         )
 
 
@@ -68,7 +79,7 @@ def fit(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory) -> N
     """Train, from the last checkpoint of the run directory where there is one."""
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
     if checkpoint:
-        rank_zero_info(f"Going on from the last whole epoch: {checkpoint}")
+        screen.say(f"Going on from the last whole epoch: {checkpoint}")
     interruptible(lambda: trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True))
 
 

@@ -30,6 +30,7 @@ SERIES = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = "#222222"
 
 NEIGHBOURS = 8
+MAX_SWEEP_ROWS = 40
 
 # Statistics of the codes: fractions too, but no scores, so they would flatten the curves that matter.
 CODE_STATISTICS = ("bit_balance", "bit_correlation", "distinct_codes", "quantization_error")
@@ -196,6 +197,46 @@ def training_curves_picture(
             axes = figure.add_subplot(1, len(panels), number)
             _draw_curves(axes, curves, label)
         _headline(figure, title)
+    return Picture(figure, title, description)
+
+
+def sweep_picture(
+    rows: Sequence[tuple[str, Sequence[float], float, float]],
+    *,
+    metric: str,
+    title: str = "Runs of the sweep, mean and 95 % interval",
+    description: str | None = None,
+) -> Picture:
+    """Draw one line for each setting of a sweep: every run, their mean, and its 95 % interval.
+
+    Args:
+        rows: name, the runs' values, their mean and half the width of the interval (NaN for a single run); a
+            picture holds the first 40.
+        metric: name of what was measured.
+        title: caption in one line.
+        description: caption in a sentence; None writes one.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if not rows:
+        raise ValueError("a picture of a sweep needs one row at least")
+    shown = list(rows)[:MAX_SWEEP_ROWS]
+    left_out = f" The first {len(shown)} of {len(rows)} settings." if len(shown) < len(rows) else ""
+    description = description or (
+        f"{metric} of every run (rings), and the mean over seeds and folds (dot) with its 95 % interval "
+        f"(Student's t).{left_out}"
+    )
+    with _canvas(8.0, 1.7 + 0.42 * len(shown)) as figure:
+        axes = figure.add_subplot()
+        for place, (_, values, mean, half_width) in enumerate(shown):
+            axes.plot(values, [place] * len(values), "o", mfc="none", mec=BLUE, ms=7, alpha=0.7, zorder=2)
+            spread = 0.0 if math.isnan(half_width) else half_width
+            axes.errorbar(mean, place, xerr=spread, fmt="o", ms=6, color=VERMILLION, capsize=4, linewidth=2, zorder=3)
+        axes.set_yticks(range(len(shown)), [_shortened(name, 40) for name, *_ in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel(metric)
+        axes.set_title(_wrapped(title), pad=10)
     return Picture(figure, title, description)
 
 

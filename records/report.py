@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEADLINE = ("map@all", "precision@10", "precision@radius2", "accuracy")
 
 # Told on the page by the record itself, or of no interest to a reader of results.
-SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger")
+SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger", "sweep")
 
 
 def write_report(run: RunDirectory) -> Path:

@@ -10,8 +10,19 @@ from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
 from lit_modules.metrics.accuracy import Accuracy
 from lit_modules.metrics.hamming import HammingRetrieval, Part, RetrievalResult
 from lit_modules.optimization import Optimization
+from retrieval.codes import to_bits
 
 PARTS: tuple[Part, Part] = ("query", "database")
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Return a context without autocast on the device of `tensor`: codes and losses are computed in float32."""
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def code_of(h: Tensor) -> Tensor:
+    """Return the code of h (any shape, real) as -1 and 1 in its dtype, without gradient; a zero is -1."""
+    return to_bits(h).to(h.dtype) * 2 - 1
 
 
 class HashingModule(TaskModule):
@@ -44,9 +55,13 @@ class HashingModule(TaskModule):
 
     def hash_values(self, features: Tensor) -> Tensor:
         """Return the hash layer's output (B, bits) in float32: autocast would make exact zeros and flip near bits."""
-        with torch.autocast(device_type=features.device.type, enabled=False):
+        with full_precision(features):
             values: Tensor = self.hash_layer(features.float())
         return values
+
+    def head(self, features: Tensor) -> Outputs:
+        """Return `h` (B, K), the hash layer's output as it is; a method that bounds or classifies it says so."""
+        return {"h": self.hash_values(features)}
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect the codes of one batch: loader 0 holds the queries, loader 1 the database."""

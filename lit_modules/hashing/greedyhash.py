@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule
+from lit_modules.hashing.base import HashingModule, full_precision
 from retrieval.codes import to_bits
 
 
@@ -90,9 +90,10 @@ class GreedyHash(HashingModule):
 
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K) in float32, its signs `code` (B, K), and `logits` (B, C) of the signs."""
-        h = self.pre_sign(self.hash_values(features))
-        code = sign_straight_through(h)
-        return {"h": h, "code": code, "logits": self.classifier(code)}
+        with full_precision(features):
+            h = self.pre_sign(self.hash_values(features))
+            code = sign_straight_through(h)
+            return {"h": h, "code": code, "logits": self.classifier(code)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the paper's eq. 11 and its parts."""

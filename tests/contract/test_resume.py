@@ -1,4 +1,4 @@
-"""A run that is stopped after any epoch and resumed ends bit-equal to one that was not: every task, with and without workers."""
+"""A run that is stopped after any epoch and resumed ends bit-equal to one that was not: every task, many options."""
 
 import pytest
 import torch
@@ -70,7 +70,10 @@ def assert_equal_runs(straight, resumed):
     assert first.get("current_model_state", {}).keys() == second.get("current_model_state", {}).keys()
     assert read_result(straight).metrics == read_result(resumed).metrics
     tables = [
-        [{name: value for name, value in row.items() if name not in TIMING_COLUMNS} for row in read_rows(folder / "metrics.csv")]
+        [
+            {name: value for name, value in row.items() if name not in TIMING_COLUMNS}
+            for row in read_rows(folder / "metrics.csv")
+        ]
         for folder in (straight, resumed)
     ]
     assert tables[0] == tables[1]

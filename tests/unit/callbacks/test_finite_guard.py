@@ -25,7 +25,8 @@ class Line(L.LightningModule):
     def training_step(self, batch, batch_idx):
         loss = (self.weight * batch["x"] - 1).pow(2).mean()
         if 7 in batch["index"]:
-            loss = loss * self.poison if self.poison != "gradient" else loss + torch.sqrt(self.weight - self.weight).sum()
+            root_of_zero = torch.sqrt(self.weight - self.weight).sum()  # finite, with an infinite gradient
+            loss = loss + root_of_zero if self.poison == "gradient" else loss * self.poison
         return loss
 
     def on_train_batch_end(self, outputs, batch, batch_idx):

@@ -174,6 +174,25 @@ def test_splits_are_written_and_read_back(toy: Any, tmp_path: Path) -> None:
         toy(val_fraction=0.25, split_file=written.split_path).setup()
 
 
+def test_folds_validate_each_training_image_once_and_leave_the_test_part_alone(toy: Any, tmp_path: Path) -> None:
+    whole = toy()
+    held = []
+    for fold in range(3):
+        data = toy(val_fraction=0.25, folds=3, fold=fold, split_dir=tmp_path)
+        assert data.has_validation
+        assert data.sizes == {"train": 24, "val_query": 12, "val_database": 24, "query": 12, "database": 48}
+        assert not set(data.positions("train").tolist()) & set(data.positions("val_query").tolist())
+        assert torch.equal(data.positions("query"), whole.positions("query"))
+        assert torch.equal(data.positions("database"), whole.positions("database"))
+        held += data.positions("val_query").tolist()
+        assert data.split_path.name == f"toy-seed0-fold{fold}of3.json"
+    assert sorted(held) == sorted(whole.positions("train").tolist())
+    settings = {"folds": 3, "split_file": tmp_path / "toy-seed0-fold1of3.json"}
+    assert toy(**settings, fold=1).sizes["val_query"] == 12
+    with pytest.raises(UserError, match=r"data\.fold=1 of data\.folds=3"):
+        toy(**settings, fold=0).setup()
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
@@ -183,6 +202,9 @@ def test_splits_are_written_and_read_back(toy: Any, tmp_path: Path) -> None:
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"val_fraction": 1.0}, r"data\.val_fraction is 1\.0"),
         ({"val_fraction": -0.1}, r"data\.val_fraction is -0\.1"),
+        ({"folds": 1}, r"data\.folds is 1"),
+        ({"fold": 5}, r"data\.fold is 5; with data\.folds=5 it is one of 0 \.\. 4"),
+        ({"fold": -1}, r"data\.fold is -1"),
         ({"augment": {"flip": True}}, r"data\.augment\.flip is unknown"),
     ],
 )

@@ -14,12 +14,14 @@ from datamodules.randomness import Stream, random_bits
 from datamodules.splits import (
     Splits,
     check_split_file,
+    hold_out_fold,
     hold_out_validation,
     label_fingerprint,
     per_class_parts,
     read_split_file,
     strata,
     stratified_counts,
+    stratified_folds,
     stratified_hold_out,
     write_split_file,
 )
@@ -204,3 +206,39 @@ def test_draws_stay_the_same_from_release_to_release() -> None:
     assert parts["query"].tolist() == [3, 7, 8, 15, 20, 28]
     assert training_order(10, 0, 0).tolist() == [8, 7, 4, 6, 9, 1, 3, 5, 0, 2]
     assert training_order(10, 1, 2).tolist() == [6, 7, 4, 5, 1, 9, 8, 2, 3, 0]
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    folds=st.integers(2, 7),
+    seed=st.integers(0, 99),
+)
+def test_folds_are_a_stratified_partition(counts: list[int], folds: int, seed: int) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    if len(labels) < folds:
+        with pytest.raises(UserError, match=r"data\.folds"):
+            stratified_folds(labels, folds, seed)
+        return
+    parts = stratified_folds(labels, folds, seed)
+    assert sorted(position for part in parts for position in part.tolist()) == list(range(len(labels)))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for label in range(len(counts)):
+        shares = [int((labels[part] == label).sum()) for part in parts]
+        assert max(shares) - min(shares) <= 1
+
+
+def test_a_fold_comes_out_of_train_alone_and_is_written_and_read(tmp_path: Path) -> None:
+    labels = torch.arange(60) % 3
+    pool = torch.arange(10, 40)
+    before = Splits("toy", 0, 0.0, "x", {"train": pool, "query": torch.arange(10), "database": pool})
+    held = []
+    for fold in range(4):
+        after = hold_out_fold(before, labels, fold, 4, 0)
+        assert sorted(torch.cat([after.parts["train"], after.parts["validation"]]).tolist()) == pool.tolist()
+        assert torch.equal(after.parts["database"], pool)
+        held += after.parts["validation"].tolist()
+        write_split_file(tmp_path / "fold.json", after)
+        assert read_split_file(tmp_path / "fold.json").fold == (fold, 4)
+    assert sorted(held) == pool.tolist()
+    with pytest.raises(UserError, match=r"data\.fold=3 of data\.folds=4, the settings ask for no fold"):
+        check_split_file(after, "fold.json", before, ["train"], 60)

@@ -1,0 +1,1 @@
+"""Hydra's launcher for several jobs at a time on one machine."""

@@ -1,0 +1,308 @@
+"""The table of a sweep: mean, standard deviation and 95 % interval over seeds and folds, from the run records alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from records.atomic_file import write_text
+from records.errors import UserError
+from records.override_set import override_settings, short_name, varying_keys
+from records.result import Result, read_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+AVERAGED_KEYS = ("seed", "data.fold")
+CONFIDENCE = 0.95
+TABLE_METRICS = ("test/map@all", "test/accuracy", "test/precision@10")
+MAX_TABLE_METRICS = 4
+
+SUMMARY_CSV, SUMMARY_PAGE, SUMMARY_PICTURE = "summary.csv", "summary.md", "summary.png"
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job of a sweep: `name` is its folder below the sweep's, `result` None where its record cannot be read."""
+
+    name: str
+    result: Result | None
+    problem: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its overrides set."""
+        return {} if self.result is None else override_settings(self.result.overrides)
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ran to its end."""
+        return self.result is not None and self.result.status == "completed"
+
+    @property
+    def failure(self) -> str:
+        """Why it did not run to its end; empty for a job that completed or still runs."""
+        if self.result is None:
+            return self.problem
+        if self.result.status in ("completed", "running"):
+            return ""
+        return f"{self.result.status}: {self.result.reason or 'no reason recorded'}"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its metrics, and `best val/NAME`, the monitored value of its best epoch, where there is one."""
+        if self.result is None:
+            return {}
+        monitor = self.result.monitor
+        has_best = monitor is not None and monitor["value"] is not None
+        best = {f"best {monitor['name']}": float(monitor["value"])} if monitor and has_best else {}
+        return {**self.result.metrics, **best}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean, sample standard deviation (n - 1) and half the width of the 95 % interval of `count` values.
+
+    Of one value, deviation and interval are NaN: one value says nothing of the spread.
+    """
+
+    count: int
+    mean: float
+    deviation: float
+    half_width: float
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """The jobs that differ in nothing but seed and fold, and the statistics of each metric over the completed ones."""
+
+    settings: Mapping[str, str]
+    jobs: tuple[SweepJob, ...]
+    metrics: Mapping[str, Statistic]
+
+    @property
+    def name(self) -> str:
+        """The settings in short, `bits=32`; "all" where nothing but seed and fold varies."""
+        return short_name(self.settings, self.settings) or "all"
+
+    @property
+    def completed(self) -> int:
+        """Number of jobs that ran to their end."""
+        return sum(job.completed for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole table: `keys` are the settings that vary between rows, `metrics` all names in order of interest."""
+
+    keys: tuple[str, ...]
+    rows: tuple[SummaryRow, ...]
+    metrics: tuple[str, ...]
+
+    @property
+    def failed(self) -> list[SweepJob]:
+        """The jobs that did not run to their end."""
+        return [job for row in self.rows for job in row.jobs if job.failure]
+
+
+def read_jobs(sweep: str | os.PathLike[str]) -> list[SweepJob]:
+    """Read the record of every job below a sweep's folder, in the order of their numbers.
+
+    What lies below a run (a test of it, say) is no job of the sweep. A damaged record is a job with a problem.
+    """
+    jobs = []
+    for place, folders, files in os.walk(sweep):
+        if "result.json" in files:
+            folders.clear()
+            jobs.append(_read_job(Path(place), Path(place).relative_to(sweep).as_posix()))
+    return sorted(jobs, key=lambda job: _natural(job.name))
+
+
+def statistic(values: Sequence[float]) -> Statistic:
+    """Summarise one value or more; the interval is Student's, t(0.975, n - 1) * s / sqrt(n).
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError("a statistic needs one value at least")
+    count = len(values)
+    if not all(math.isfinite(value) for value in values):
+        return Statistic(count, math.nan, math.nan, math.nan)
+    mean = statistics.fmean(values)
+    if count == 1:
+        return Statistic(count, mean, math.nan, math.nan)
+    deviation = statistics.stdev(values)
+    return Statistic(count, mean, deviation, _student(count - 1) * deviation / math.sqrt(count))
+
+
+def summarise(jobs: Sequence[SweepJob]) -> Summary:
+    """Return one row for each override set without seed and fold, in order of appearance."""
+    keys = [key for key in varying_keys([job.settings for job in jobs]) if key not in AVERAGED_KEYS]
+    groups: dict[tuple[tuple[str, str], ...], list[SweepJob]] = {}
+    for job in jobs:
+        chosen = tuple((key, job.settings[key]) for key in keys if key in job.settings)
+        groups.setdefault(chosen, []).append(job)
+    rows = tuple(SummaryRow(dict(chosen), tuple(members), _statistics(members)) for chosen, members in groups.items())
+    return Summary(tuple(keys), rows, tuple(_metric_names(jobs)))
+
+
+def as_csv(summary: Summary) -> str:
+    """Return the table as CSV: settings, counts, then `NAME mean`, `NAME std`, `NAME ci95` for every metric, reasons.
+
+    `ci95` is half the width of the interval. Numbers are written so that reading them gives the same bits; what there
+    is no value for is empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{metric} {kind}" for metric in summary.metrics for kind in ("mean", "std", "ci95")]
+    writer.writerow([*summary.keys, "jobs", "completed", *columns, "failures"])
+    for row in summary.rows:
+        numbers = [number for metric in summary.metrics for number in _csv_numbers(row.metrics.get(metric))]
+        failures = "; ".join(f"{job.name}: {_inline(job.failure)}" for job in row.jobs if job.failure)
+        settings = [row.settings.get(key, "") for key in summary.keys]
+        writer.writerow([*settings, len(row.jobs), row.completed, *numbers, failures])
+    return text.getvalue()
+
+
+def as_page(summary: Summary, resume_command: str) -> str:
+    """Return the page for people, in Markdown: the table, what failed and why, the picture, the resuming command."""
+    jobs = [job for row in summary.rows for job in row.jobs]
+    completed = sum(job.completed for job in jobs)
+    running = len(jobs) - completed - len(summary.failed)
+    counts = f"{completed} of {len(jobs)} started jobs completed, {len(summary.failed)} failed, {running} running."
+    sections = [f"# Sweep\n\n{counts}", _page_table(summary), _page_failures(summary)]
+    if _headline(summary):
+        sections.append(f"![Sweep]({SUMMARY_PICTURE})")
+    sections.append(f"Runs only what is missing or failed:\n\n```sh\n{resume_command}\n```")
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def write_summary(sweep: Path, resume_command: str) -> Summary:
+    """Write summary.csv, summary.md and, where a metric was measured, summary.png into the sweep's folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    summary = summarise(read_jobs(sweep))
+    write_text(sweep / SUMMARY_CSV, as_csv(summary))
+    write_text(sweep / SUMMARY_PAGE, as_page(summary, resume_command))
+    metric = _headline(summary)
+    if metric:
+        from records.figures import sweep_picture
+
+        rows = [(row.name, _values(row.jobs, metric), row.metrics[metric]) for row in _measured(summary, metric)]
+        sweep_picture(
+            [(name, values, found.mean, found.half_width) for name, values, found in rows], metric=metric
+        ).save(sweep / SUMMARY_PICTURE)
+    return summary
+
+
+def _read_job(folder: Path, name: str) -> SweepJob:
+    try:
+        return SweepJob(name, read_result(folder / "result.json"))
+    except UserError as error:
+        return SweepJob(name, None, str(error))
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part]
+
+
+def _student(freedom: int) -> float:
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def _values(jobs: Iterable[SweepJob], metric: str) -> list[float]:
+    return [job.metrics[metric] for job in jobs if job.completed and metric in job.metrics]
+
+
+def _statistics(jobs: Sequence[SweepJob]) -> dict[str, Statistic]:
+    values = {metric: _values(jobs, metric) for metric in _metric_names(jobs)}
+    return {metric: statistic(found) for metric, found in values.items() if found}
+
+
+def _metric_names(jobs: Iterable[SweepJob]) -> list[str]:
+    """Name every metric of the completed jobs: the monitored one first, tests before validation."""
+    completed = [job for job in jobs if job.completed]
+    names = dict.fromkeys(name for job in completed for name in sorted(job.metrics))
+    monitors = dict.fromkeys(job.result.monitor["name"] for job in completed if job.result and job.result.monitor)
+    judged = [f"test/{name.partition('/')[2]}" for name in monitors] + [f"best {name}" for name in monitors]
+    first = [name for name in dict.fromkeys([*judged, *TABLE_METRICS]) if name in names]
+    others = [name for name in names if name not in first]
+    return [*first, *sorted(others, key=lambda name: (not name.startswith("test/"), name))]
+
+
+def _headline(summary: Summary) -> str:
+    return summary.metrics[0] if summary.metrics else ""
+
+
+def _measured(summary: Summary, metric: str) -> list[SummaryRow]:
+    return [row for row in summary.rows if metric in row.metrics]
+
+
+def _csv_numbers(found: Statistic | None) -> list[Any]:
+    if found is None:
+        return ["", "", ""]
+    spread = ["" if found.count == 1 else repr(value) for value in (found.deviation, found.half_width)]
+    return [repr(found.mean), *spread]
+
+
+def _page_table(summary: Summary) -> str:
+    if not summary.metrics:
+        return "No job has completed yet."
+    metrics = summary.metrics[:MAX_TABLE_METRICS]
+    head = [*(f"`{key}`" for key in summary.keys), "jobs", *metrics, f"std of {metrics[0]}"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in summary.rows:
+        cells = [_cell(row.metrics.get(metric)) for metric in metrics]
+        deviation = _number(row.metrics[metrics[0]].deviation) if metrics[0] in row.metrics else ""
+        settings = [f"`{row.settings[key]}`" if key in row.settings else "" for key in summary.keys]
+        lines.append(_line([*settings, f"{row.completed} of {len(row.jobs)}", *cells, deviation]))
+    note = (
+        f"Mean ± half the 95 % interval (Student's t) of the completed jobs over {' and '.join(AVERAGED_KEYS)}; std is "
+        f"the sample standard deviation. Fractions, not percent. All metrics: [{SUMMARY_CSV}]({SUMMARY_CSV})."
+    )
+    best = [metric for metric in metrics if metric.startswith("best val/")]
+    if best and len(summary.rows) > 1:
+        note += f" To choose between rows, take `{best[0]}`: a choice by the test part would flatter it."
+    return "\n".join(lines) + f"\n\n{note}"
+
+
+def _page_failures(summary: Summary) -> str:
+    if not summary.failed:
+        return ""
+    keys = varying_keys([job.settings for row in summary.rows for job in row.jobs])
+    lines = [_line(["job", "settings", "why"]), _line(["---"] * 3)]
+    for job in summary.failed:
+        lines.append(_line([f"[{job.name}]({job.name})", short_name(job.settings, keys), _inline(job.failure)]))
+    return "## Jobs that did not complete\n\n" + "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _cell(found: Statistic | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.mean:.4f}" if found.count == 1 else f"{found.mean:.4f} ± {_number(found.half_width)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else ""
+
+
+def _inline(text: str) -> str:
+    """Keep a text within its cell: a line break would end the row."""
+    return " ".join(text.split())

@@ -1,0 +1,159 @@
+"""Sweeps from outside, with real jobs: killed, interrupted, resumed, in slots, over folds, by other engines."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).resolve().parents[2] / "run.py"
+CHEAP = ["trainer.accelerator=cpu", "data.batch_size=256", "task.bits=8"]
+
+
+def command(*arguments):
+    return [sys.executable, str(RUN), *arguments]
+
+
+def environment(**changes):
+    return {**os.environ, "COLUMNS": "200", **changes}
+
+
+def run(*arguments, cwd, **changes):
+    return subprocess.run(command(*arguments), cwd=cwd, env=environment(**changes), capture_output=True, text=True)
+
+
+def result(directory):
+    return json.loads((directory / "result.json").read_text())
+
+
+def table(sweep):
+    return list(csv.DictReader((sweep / "summary.csv").open()))
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        time.sleep(0.05)
+
+
+def child_of(directory):
+    """Return the number of the process that runs the job in `directory`."""
+    wanted = f'hydra.run.dir="{directory}"'.encode()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+                return int(entry.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process runs in {directory}")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the job to kill in /proc")
+def test_a_killed_job_ends_nothing_and_resuming_runs_only_it(tmp_path):
+    sweep = tmp_path / "a sweep"
+    arguments = ["-m", "seed=0,1", "trainer.max_epochs=5", *CHEAP, "sweep.slots=2", f"hydra.sweep.dir={sweep}"]
+    parent = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for((sweep / "0" / "checkpoints" / "last.ckpt").is_file)
+    os.kill(child_of(sweep / "0"), signal.SIGKILL)
+    _, errors = parent.communicate(timeout=200)
+    assert parent.returncode == 1, errors
+    killed, whole = result(sweep / "0"), result(sweep / "1")
+    assert (killed["status"], killed["reason"]) == ("failed", "killed by signal 9 (SIGKILL)")
+    assert whole["status"] == "completed"
+    assert "killed by signal 9" in (sweep / "summary.md").read_text()
+    resume = errors.strip().splitlines()[-1]
+    assert resume == f"python run.py {shlex.quote(f'sweep.resume={sweep}')}"
+    again = run(*shlex.split(resume)[2:], cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert result(sweep / "1") == whole
+    resumed = result(sweep / "0")
+    assert (resumed["status"], len(resumed["resumed_from"])) == ("completed", 1)
+    epochs = [row["epoch"] for row in csv.DictReader((sweep / "0" / "metrics.csv").open()) if row["train/loss"]]
+    assert epochs == [str(epoch) for epoch in range(5)], "it went on from its checkpoint"
+    (row,) = table(sweep)
+    assert (row["jobs"], row["completed"], row["failures"]) == ("2", "2", "")
+    mean = (whole["metrics"]["test/map@all"] + resumed["metrics"]["test/map@all"]) / 2
+    assert float(row["test/map@all mean"]) == pytest.approx(mean, rel=1e-15)
+
+
+def test_ctrl_c_lets_the_job_save_and_prints_what_goes_on_with_the_sweep(tmp_path):
+    sweep = tmp_path / "sweep"
+    arguments = ["-m", "seed=0,1", "trainer.max_epochs=4", *CHEAP, f"hydra.sweep.dir={sweep}"]
+    parent = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for((sweep / "0" / "checkpoints" / "last.ckpt").is_file)
+    parent.send_signal(signal.SIGINT)
+    _, errors = parent.communicate(timeout=100)
+    assert parent.returncode == 130, errors
+    assert result(sweep / "0")["status"] == "interrupted"
+    assert not (sweep / "1").exists()
+    assert "interrupted" in (sweep / "summary.md").read_text()
+    assert errors.strip().splitlines()[-1] == f"python run.py sweep.resume={sweep}"
+
+
+@pytest.mark.slow
+def test_folds_are_validated_one_by_one_in_slots(tmp_path):
+    sweep = tmp_path / "sweep"
+    done = run(
+        "sweep=folds",
+        "data.fold=0,1",
+        "trainer.max_epochs=1",
+        *CHEAP,
+        "sweep.slots=2",
+        f"hydra.sweep.dir={sweep}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs done" in done.stdout
+    sizes = [result(sweep / name)["data_sizes"] for name in ("0", "1")]
+    assert [size["val_query"] for size in sizes] == [288, 288]
+    (row,) = table(sweep)
+    assert row["completed"] == "2"
+    assert float(row["best val/map@all ci95"]) > 0
+
+
+@pytest.mark.slow
+def test_optuna_searches_by_the_monitored_value_and_outlives_failed_trials(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
+    sweep = tmp_path / "sweep"
+    arguments = ["sweep=optuna", "hydra.sweeper.n_trials=3", "sweep.slots=3", "trainer.max_epochs=1", *CHEAP]
+    done = run(*arguments, "task.power=choice(2,3)", f"hydra.sweep.dir={sweep}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    best = max(result(sweep / str(number))["monitor"]["value"] for number in range(3))
+    assert f"best_value: {best}" in (sweep / "optimization_results.yaml").read_text()
+    broken = run(*arguments, "task.bits=-1", f"hydra.sweep.dir={tmp_path / 'broken'}", cwd=tmp_path)
+    assert broken.returncode == 1
+    assert [result(tmp_path / "broken" / str(number))["status"] for number in range(3)] == ["failed"] * 3
+
+
+@pytest.mark.slow
+def test_submitit_runs_the_same_jobs_from_any_folder(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra `sweep`")
+    sweep = tmp_path / "sweep"
+    arguments = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10", "trainer.max_epochs=1", *CHEAP]
+    done = run("-m", "seed=0,1", *arguments, f"hydra.sweep.dir={sweep}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = table(sweep)
+    assert row["completed"] == "2"
+    failed = run("-m", "seed=0,1", *arguments, "task.bits=-1", f"hydra.sweep.dir={tmp_path / 'broken'}", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert len(table(tmp_path / "broken")[0]["failures"].split(";")) == 2
+
+
+@pytest.mark.slow
+def test_ray_runs_the_same_jobs(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs the extra `ray`")
+    sweep = tmp_path / "sweep"
+    done = run("sweep=ray", "seed=0,1", "trainer.max_epochs=1", *CHEAP, f"hydra.sweep.dir={sweep}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert table(sweep)[0]["completed"] == "2"
