@@ -10,6 +10,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from launch.check import check_overrides
 from launch.command_line import CommandLine, read_command_line
 from launch.compose import HYDRA_VERSION_BASE
@@ -32,11 +34,13 @@ def main(arguments: list[str]) -> int:
     if line.flags.help:
         print(help_page())
         return 0
+    if line.problems:
+        return refuse(line.problems)
     try:
-        if line.asks_hydra:
+        run = line.value_of("run")
+        if line.asks_hydra and (run is None or not line.flags.cfg):
             return hand_to_hydra(line)
         line = resumed_line(line)
-        run = line.value_of("run")
         if run is not None and not line.multirun:
             return act_on_run(line, run)
         problems = check_overrides(line.overrides)
@@ -62,6 +66,9 @@ def act_on_run(line: CommandLine, run: str) -> int:
     config, problems = stored_config(open_run(Path(run)), line.overrides)
     if config is None:
         return refuse(problems)
+    if line.flags.cfg:
+        print(OmegaConf.to_yaml(config))
+        return 0
     return int(import_module(f"modes.{config.mode}").run(config, overrides=list(line.overrides)))
 
 
@@ -69,16 +76,22 @@ def hand_to_hydra(line: CommandLine) -> int:
     """Let Hydra compose and start: one run in this process, or each job of a sweep in a child process."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
 
     exit_codes: list[int] = []
 
     @hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(CONF), config_name=CONFIG_NAME)
     def task(config: DictConfig) -> None:
         settings = HydraConfig.get()
+        for key in ("data_dir", "output_dir"):
+            config.paths[key] = str(Path(config.paths[key]).absolute())
         config.paths.run_dir = settings.runtime.output_dir
         run = import_module(f"modes.{config.mode}").run
-        exit_codes.append(int(run(config, overrides=list(settings.overrides.task))))
+        try:
+            exit_codes.append(int(run(config, overrides=list(settings.overrides.task))))
+        except UserError as error:
+            # Hydra would show a traceback of it
+            print(error, file=sys.stderr)
+            exit_codes.append(EXIT_WRONG_COMMAND)
 
     sys.argv[1:] = line.arguments
     task()
@@ -89,7 +102,6 @@ def sweep(line: CommandLine) -> int:
     """Let Hydra choose the jobs and where they run; each is a child process, and this one never trains."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
 
     from launch.sweep import run_sweep
     from launch.sweep_plan import plan_sweep

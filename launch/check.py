@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType, QuotedString, Sweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, QuotedString, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +24,9 @@ from launch.problems import Problem, did_you_mean, nearest
 from launch.targets import check_target_names
 
 SEVERAL_CHOICES = ("callbacks", "logger")
+GROUPS_WITHOUT_CHOICE = ("experiment",)
+# Lightning's own arguments take several types each, which its annotations know; these two are ours
+OWN_TRAINER_KEYS = ("trainer.compile", "trainer.on_nonfinite")
 
 
 def check_overrides(overrides: Sequence[str]) -> list[Problem]:
@@ -57,7 +60,7 @@ def check_config(config: DictConfig) -> list[Problem]:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         return [Problem(str(error.full_key or ""), str(error).splitlines()[0])]
-    return [*check_target_names(plain), *_check_kind_of_data(plain), *_check_paths(plain)]
+    return [*check_target_names(plain), *_check_kind_of_data(plain), *_check_paths(plain), *_check_mode(plain)]
 
 
 def _check_composed(overrides: Sequence[str]) -> list[Problem]:
@@ -80,6 +83,8 @@ def _is_group(override: Override) -> bool:
 def _values(override: Override) -> list[Any]:
     """Return the single values that an override stands for: one, or the values of a sweep that lists them."""
     value = override.value()
+    if isinstance(value, Glob):
+        return list(value.filter(choice_names(override.key_or_group)))
     if isinstance(value, Sweep):
         return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
     return [value]
@@ -87,6 +92,8 @@ def _values(override: Override) -> list[Any]:
 
 def one_value(override: Override) -> str:
     """Return the override as text with one value, the first one of a sweep."""
+    if isinstance(override.value(), Glob):
+        return f"{override.get_key_element()}={_values(override)[0]}"
     if not override.is_sweep_override():
         return override.input_line or ""
     if not override.is_discrete_sweep():
@@ -98,6 +105,7 @@ def one_value(override: Override) -> str:
 def _check_group(override: Override) -> Iterator[Problem]:
     group = override.key_or_group
     if override.type == OverrideType.DEL:
+        yield from check_choice(group, None)
         return
     for value in _values(override):
         if group.startswith(f"{HYDRA_GROUP_PREFIX}/"):
@@ -112,8 +120,11 @@ def _check_group(override: Override) -> Iterator[Problem]:
 
 
 def check_choice(group: str, name: Any) -> Iterator[Problem]:
-    """Yield a problem where the YAML tree has no choice `name` in `group`."""
+    """Yield a problem where the YAML tree has no choice `name` in `group`, or `group` must not be left out."""
     if name is None:
+        if group not in GROUPS_WITHOUT_CHOICE and not group.startswith(f"{HYDRA_GROUP_PREFIX}/"):
+            mend = f"{group}.NAME=null leaves one of them out" if group in SEVERAL_CHOICES else ""
+            yield Problem(group, "cannot be left out", tuple(choice_names(group)), mend)
         return
     known = choice_names(group)
     if str(name) not in known:
@@ -145,9 +156,8 @@ def _missing_part(key: str, base: DictConfig) -> Problem | None:
         if isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
             continue
-        if isinstance(node, DictConfig) and part in node:
-            node = node._get_node(part)
-            node = base if node is None else _dereferenced(node)
+        if isinstance(node, DictConfig) and part in node.keys():  # noqa: SIM118 a mandatory value is not `in` the node
+            node = _dereferenced(node._get_node(part))
             continue
         where = ".".join(parts[:depth]) or "the configuration"
         return Problem(
@@ -201,14 +211,14 @@ def _expected_type(base: DictConfig, key: str, value: Any) -> str:
     A default of null takes anything; words that stand for a number elsewhere (`auto`) are left to the class's own
     annotations, which are checked before it is built.
     """
-    if key.startswith("trainer."):
-        return ""  # Lightning's arguments take several types each; its own annotations know them
+    if key.startswith("trainer.") and key not in OWN_TRAINER_KEYS:
+        return ""
     default = _plain(base, key)
     value = value.text if isinstance(value, QuotedString) else value
     if default is None or value is None or is_path_key(key) or (isinstance(value, str) and "${" in value):
         return ""
     rules: tuple[tuple[type, Callable[[Any], bool], str], ...] = (
-        (bool, lambda v: isinstance(v, (bool, str, int, float)), "true or false"),
+        (bool, lambda v: isinstance(v, bool) or v == "auto", "true or false"),
         (int, lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
         (float, lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
         (list, lambda v: isinstance(v, list), "a list"),
@@ -227,9 +237,10 @@ def _shown(value: Any) -> str:
 
 def _check_kind_of_data(config: dict[str, Any]) -> Iterator[Problem]:
     task, data = config["task"], config["data"]
-    missing = [kind for kind in task["needs"] if kind not in data["provides"]]
+    provides = data.get("provides") or []
+    missing = [kind for kind in task.get("needs") or [] if kind not in provides]
     if missing:
-        provided = ", ".join(data["provides"])
+        provided = ", ".join(provides) or "nothing"
         message = f"task {task['name']} needs {', '.join(missing)} data, and {data['name']} provides {provided}"
         fitting = _fitting_data(task["needs"])
         yield Problem("data", message, fitting, "choose another data= or another task=")
@@ -242,6 +253,13 @@ def _fitting_data(needs: list[str]) -> tuple[str, ...]:
         if config is not None and all(kind in config.data.provides for kind in needs):
             fitting.append(name)
     return tuple(fitting)
+
+
+def _check_mode(config: dict[str, Any]) -> Iterator[Problem]:
+    mode = config["mode"]
+    yield from check_choice("mode", mode)
+    if mode != "train" and "run" in config and config["run"] is None:
+        yield Problem("run", f"mode={mode} needs the directory of a run", mend=f"python run.py mode={mode} run=DIR")
 
 
 def _check_paths(config: dict[str, Any]) -> Iterator[Problem]:

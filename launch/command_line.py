@@ -14,6 +14,12 @@ from launch.paths import quote_paths
 from launch.problems import Problem
 
 FLAGS_FOR_HYDRA = ("hydra_help", "cfg", "info", "shell_completion")
+REFUSED_FLAGS = {
+    "config_name": "the configuration is conf/config.yaml; put what you would change into conf/experiment/NAME.yaml",
+    "config_path": "the configuration lies in conf/",
+    "config_dir": "the checker knows the choices below conf/ alone; put yours there",
+    "experimental_rerun": "it would load a pickle; use mode=train run=DIR",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,12 @@ class CommandLine:
     def arguments(self) -> list[str]:
         """The arguments to hand on to Hydra."""
         return [*self.flag_arguments, *self.overrides]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """One for each of Hydra's flags that would start what nobody has checked."""
+        given = [flag for flag in REFUSED_FLAGS if getattr(self.flags, flag, None)]
+        return [Problem("--" + flag.replace("_", "-"), "is not used here", mend=REFUSED_FLAGS[flag]) for flag in given]
 
     def value_of(self, key: str) -> str | None:
         """Return the plain value that the command line gives to `key`, the last one if several; None without one."""

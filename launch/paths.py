@@ -51,11 +51,14 @@ def _home(value: str) -> str:
 
 
 def relocate(node: Any, old: str, new: str) -> Any:
-    """Return a plain configuration in which every path at or below the folder `old` lies at or below `new`."""
+    """Return a plain configuration in which every path at or below the folder `old` lies at or below `new`.
+
+    `old` must be absolute: a relative one could be any word of the configuration.
+    """
     if isinstance(node, dict):
         return {key: relocate(child, old, new) for key, child in node.items()}
     if isinstance(node, list):
         return [relocate(child, old, new) for child in node]
-    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
+    if isinstance(node, str) and Path(old).is_absolute() and (node == old or node.startswith(f"{old}/")):
         return new + node[len(old) :]
     return node

@@ -6,6 +6,7 @@ A stored configuration is resolved, so its paths no longer follow `paths.run_dir
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -16,25 +17,32 @@ from launch.compose import compose_config
 from launch.groups import CONF, group_names
 from launch.paths import relocate
 from launch.problems import Problem
+from records.errors import UserError
 from records.run_directory import RunDirectory
 
-FIXED_GROUPS = ("task", "model", "experiment", "debug", "paths")
+# What a later action may choose anew; single values of the others can be changed by their keys.
+GROUPS_WHEN_RESUMING = ("mode", "logger")
+GROUPS_WHEN_TESTING = ("mode", "logger", "data", "metric", "trainer")
 
 
 def stored_config(run: RunDirectory, overrides: tuple[str, ...]) -> tuple[DictConfig | None, list[Problem]]:
     """Return the configuration of a later action on `run`, or every problem of the overrides.
 
     Value overrides win over the stored values; `mode=` brings that mode's own keys; `data=` and other groups replace
-    their node; `task=` and `model=` are refused, because the checkpoints hold what they built.
+    their node; `task=` and `model=` are refused, because the checkpoints hold what they built, and what a resumed run
+    trains by is refused, because a whole group would undo what the run was started with.
     """
     parsed, problems = parse_overrides(overrides)
+    config = _load(run)
+    mode = next((str(one.value()) for one in reversed(parsed) if one.key_or_group == "mode"), config.mode)
     groups = [override for override in parsed if override.key_or_group in group_names()]
     values = [override for override in parsed if override not in groups and not _is_hydra(override)]
     for override in groups:
-        problems += _check_group(override)
+        problems += _check_group(override, GROUPS_WHEN_RESUMING if mode == "train" else GROUPS_WHEN_TESTING)
+    if mode == "train" != config.mode:
+        problems.append(Problem("mode", f"{run.path} holds no training: it was made by mode={config.mode}"))
     if problems:
         return None, problems
-    config = _load(run)
     stored_data_dir = config.paths.data_dir
     with open_dict(config):
         for override in groups:
@@ -45,17 +53,22 @@ def stored_config(run: RunDirectory, overrides: tuple[str, ...]) -> tuple[DictCo
         return None, problems
     for override in values:
         _set(config, override)
+    config.run = str(run.path)
     config = _relocated(config, stored_data_dir, config.paths.data_dir)
     problems = check_config(config)
     return (None if problems else config), problems
 
 
 def _load(run: RunDirectory) -> DictConfig:
-    """Return the stored configuration, moved to where the run lies now and to this machine's DATA_DIR."""
+    """Return the stored configuration, moved to where the run lies now, and to DATA_DIR where its data are gone."""
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
+    if "${" in str(OmegaConf.to_container(config)):
+        raise UserError(f"{run.config}: a stored configuration holds plain values, and this one holds ${{...}}")
     config = _relocated(config, config.paths.run_dir, str(run.path))
-    config = _relocated(config, config.paths.data_dir, os.environ.get("DATA_DIR", config.paths.data_dir))
+    here = os.environ.get("DATA_DIR")
+    if here is not None and not Path(config.paths.data_dir).is_dir():
+        config = _relocated(config, config.paths.data_dir, str(Path(here).absolute()))
     config.run = str(run.path)
     OmegaConf.set_struct(config, True)
     return config
@@ -73,16 +86,12 @@ def _is_hydra(override: Override) -> bool:
     return override.key_or_group.split(".")[0].split("/")[0] == "hydra"
 
 
-def _check_group(override: Override) -> list[Problem]:
+def _check_group(override: Override, allowed: tuple[str, ...]) -> list[Problem]:
     group, name = override.key_or_group, override.value()
-    if group in FIXED_GROUPS:
-        return [
-            Problem(
-                group,
-                f"{group}={name} cannot be changed for a run that exists",
-                mend="start a new run instead",
-            )
-        ]
+    if group not in allowed:
+        message = f"{group}={name} cannot be chosen anew for a run that exists"
+        mend = "start a new run" if group in ("task", "model") else f"change single values of it: {group}.KEY=VALUE"
+        return [Problem(group, message, mend=mend)]
     return list(check_choice(group, name))
 
 
@@ -94,8 +103,17 @@ def _choose(config: DictConfig, override: Override) -> None:
         return
     fresh = compose_config([f"task={config.task.name}", f"model={config.model.name}", f"{group}={name}"])
     config[group] = OmegaConf.create(OmegaConf.to_container(fresh[group]))
+    if group == "data":
+        # the rank at which mAP is cut belongs to the data's protocol
+        config.task.monitor = fresh.task._get_node("monitor")._value()
+        config.metric = OmegaConf.create(OmegaConf.to_container(fresh.metric))
 
 
 def _set(config: DictConfig, override: Override) -> None:
+    if override.type == OverrideType.DEL:
+        node, _, key = override.key_or_group.rpartition(".")
+        with open_dict(config):
+            (OmegaConf.select(config, node) if node else config).pop(key, None)
+        return
     added = override.type in (OverrideType.ADD, OverrideType.FORCE_ADD)
     OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=added)

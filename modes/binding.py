@@ -64,12 +64,14 @@ def _check_node(path: str, node: Mapping[str, Any], part: Part) -> Iterator[Prob
     try:
         target = locate(node["_target_"])
     except (ValueError, ImportError, AttributeError) as error:
-        yield Problem(f"{path}._target_", str(error).splitlines()[0])
+        yield Problem(f"{path}._target_", " ".join(str(error).split()))
         return
     given = {key: value for key, value in node.items() if key not in part.metadata and not key.startswith("_")}
     parameters, takes_any = _parameters(target)
     for key, value in given.items():
-        if key in parameters:
+        if key in part.supplied and path == "trainer":
+            yield Problem(f"{path}.{key}", "is set by the framework, which needs it so")
+        elif key in parameters:
             yield from _check_type(f"{path}.{key}", value, parameters[key])
         elif not takes_any:
             choices = tuple(sorted(set(parameters) - part.supplied))

@@ -9,9 +9,10 @@ from typing import Any
 from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
-from launch.problems import as_text
+from launch.problems import Problem, as_text
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import LabelSpace, TaskModule
 from lit_modules.optimization import Optimization
@@ -31,7 +32,21 @@ PARTS = {
     "task": Part(METADATA["task"], frozenset({"backbone", "labels", "optimization", "metric"})),
     "model": Part(METADATA["model"]),
     "data": Part(METADATA["data"]),
-    "trainer": Part(METADATA["trainer"]),
+    "trainer": Part(
+        METADATA["trainer"],
+        frozenset(
+            {
+                "callbacks",
+                "logger",
+                "plugins",
+                "default_root_dir",
+                "reload_dataloaders_every_n_epochs",
+                "use_distributed_sampler",
+                "num_sanity_val_steps",
+                "enable_model_summary",
+            }
+        ),
+    ),
     "optim.optimizer": Part(supplied=frozenset({"params", "lr", "weight_decay"})),
 }
 
@@ -42,7 +57,15 @@ def check(config: Config) -> None:
     Raises:
         UserError: names every target that may not be built and every argument that does not fit.
     """
-    problems = check_arguments(config, PARTS)
+    known = {*OPTIMIZATION_KEYS, "name", "optimizer"}
+    problems = [
+        Problem(
+            f"optim.{key}", "is no key of an optimizer's YAML", tuple(sorted(known)), f"is it optim.optimizer.{key}?"
+        )
+        for key in config["optim"]
+        if key not in known
+    ]
+    problems += check_arguments(config, PARTS)
     if problems:
         raise UserError(as_text(problems))
 
@@ -56,7 +79,7 @@ def build(node: Config, metadata: frozenset[str] = frozenset(), **supplied: Any)
     given = {key: value for key, value in node.items() if key not in metadata and not key.startswith("_")}
     try:
         return locate(node["_target_"])(**{**given, **supplied})
-    except ValueError as error:
+    except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(f"{node['_target_']} refuses its settings: {error}") from error
 
 
@@ -69,7 +92,6 @@ def build_backbone(config: Config) -> Backbone:
 def build_data(config: Config, backbone: Backbone) -> LightningDataModule:
     """Build the data at the backbone's image size, and read them."""
     data: LightningDataModule = build(config["data"], METADATA["data"], image_size=backbone.image_size)
-    data.prepare_data()
     data.setup("fit")
     return data
 

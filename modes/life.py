@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -36,13 +37,16 @@ class Terminated(BaseException):
     """SIGTERM or SIGUSR1 arrived: not an Exception, so that nothing on the way mistakes it for a failure."""
 
 
-def live(settings: Settings, overrides: Sequence[str], action: Callable[[Settings, RunRecord], None]) -> int:
+def live(
+    settings: Settings, overrides: Sequence[str], action: Callable[[Settings, RunRecord], None], again: Sequence[str]
+) -> int:
     """Run `action` in the run directory `paths.run_dir`; return the exit code.
 
-    The record says `running` until the action ends, then how it ended. Only rank zero writes it.
+    The record says `running` until the action ends, then how it ended. Only the first process writes it. `again` are
+    the arguments that go on with the action after an interruption.
     """
     run = RunDirectory(settings["paths"]["run_dir"])
-    record = _start(settings, overrides, run)
+    record = _start(settings, overrides, run, again)
     with collect_run_warnings(record.warn), _termination_as_exception():
         try:
             action(settings, record)
@@ -55,18 +59,19 @@ def live(settings: Settings, overrides: Sequence[str], action: Callable[[Setting
             hint = (
                 ""
                 if settings["debug"]["traceback"]
-                else f"\nThe traceback is in {run.path / 'traceback.txt'}; debug.traceback=true shows it."
+                else f"\nThe traceback is in {run.path / traceback_name()}; debug.traceback=true shows it."
             )
             return _failed(f"{type(error).__name__}: {error}", record, hint)
     return EXIT_DONE
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return a line for the shell that runs `python run.py` with these arguments."""
-    return shlex.join(["python", "run.py", *arguments])
+    """Return a line for the shell that runs `python run.py` with these arguments, by the path it was started with."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "run.py" else "run.py"
+    return shlex.join(["python", program, *arguments])
 
 
-def _start(settings: Settings, overrides: Sequence[str], run: RunDirectory) -> RunRecord:
+def _start(settings: Settings, overrides: Sequence[str], run: RunDirectory, again: Sequence[str]) -> RunRecord:
     task = settings["task"]
     record = RunRecord.start(
         run,
@@ -77,7 +82,7 @@ def _start(settings: Settings, overrides: Sequence[str], run: RunDirectory) -> R
         seed=settings["seed"],
         overrides=overrides,
         command=command_line(overrides),
-        resume_command=command_line(["mode=train", f"run={run.path}"]),
+        resume_command=command_line(again),
         monitor=f"val/{task['monitor']}",
         direction=task["direction"],
     )
@@ -104,7 +109,11 @@ def _termination_as_exception() -> Iterator[None]:
 def _interrupted(stop: BaseException, record: RunRecord) -> int:
     by_user = isinstance(stop, KeyboardInterrupt)
     record.interrupt("stopped by the user (Ctrl-C)" if by_user else f"terminated ({stop})")
-    _say(f"\nStopped. The last whole epoch is saved; this goes on from there:\n{record.result.resume_command}")
+    saved = RunDirectory(record.path.parent).last_checkpoint.is_file()
+    what = (
+        "The last whole epoch is saved; this goes on from there" if saved else "Nothing is saved yet; this starts anew"
+    )
+    _say(f"\nStopped. {what}:\n{record.result.resume_command}")
     if not by_user:
         _requeue()
     return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
@@ -112,7 +121,9 @@ def _interrupted(stop: BaseException, record: RunRecord) -> int:
 
 def _failed(reason: str, record: RunRecord, hint: str = "") -> int:
     record.fail(reason)
-    _say(f"{reason}{hint}")
+    # every rank says it: the one that failed first may not be the first rank, and the others are killed without a word
+    speaker = "" if is_first_process() else f"rank {_rank()}: "
+    print(f"{speaker}{reason}{hint}", file=sys.stderr, flush=True)
     return EXIT_FAILED
 
 
@@ -129,8 +140,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _rank() -> int:
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
+def traceback_name() -> str:
+    """Return the name of the file that keeps a failure's traceback, one for each rank."""
+    return "traceback.txt" if is_first_process() else f"traceback-rank{_rank()}.txt"
+
+
 def _keep_traceback(run: RunDirectory, show: bool) -> None:
     text = traceback.format_exc()
-    write_text(run.path / "traceback.txt", text)
+    write_text(run.path / traceback_name(), text)
     if show:
         print(text, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ def show_start(settings: Mapping[str, Any], task: TaskModule, data: Any, trainer
 
 
 def _selection(settings: Mapping[str, Any], data: Any) -> str:
-    if not data.has_validation:
+    if not data.has_validation or settings["trainer"]["limit_val_batches"] == 0:
         return "no validation part: the last epoch counts"
     return f"the epoch with the best val/{settings['task']['monitor']}"
 
@@ -98,4 +99,4 @@ def title_of(metric: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 2 and value == int(value) else f"{value:.4f}"
+    return f"{value:,.0f}" if math.isfinite(value) and value >= 2 and value == int(value) else f"{value:.4f}"

@@ -18,19 +18,21 @@ from records.result import RunRecord
 from records.run_directory import RunDirectory
 
 CHECKPOINTS = ("auto", "best", "last")
+OUTPUTS = ("paths", "callbacks", "logger")
+"""The parts of a configuration that say where something is written."""
 
 
 def run(config: DictConfig, overrides: list[str]) -> int:
     """Test the run that `config.run` names; return the exit code."""
     settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    if settings["run"] is None:
-        raise UserError("mode=test needs the directory of a run: python run.py mode=test run=DIR")
     evaluation = Path(settings["run"]) / "evaluations" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-    return live(
-        relocate(settings, settings["paths"]["run_dir"], str(evaluation)) | {"run": settings["run"]},
-        overrides,
-        evaluate,
-    )
+    moved = {
+        name: relocate(node, settings["paths"]["run_dir"], str(evaluation))
+        for name, node in settings.items()
+        if name in OUTPUTS
+    }
+    again = ["mode=test", *(override for override in overrides if override != "mode=test")]
+    return live({**settings, **moved}, overrides, evaluate, again)
 
 
 def evaluate(settings: Settings, record: RunRecord) -> None:

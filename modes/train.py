@@ -31,7 +31,8 @@ def run(config: DictConfig, overrides: list[str]) -> int:
         refuse_if_completed(settings)
     elif is_first_process() and not is_restarted():
         refuse_if_occupied(RunDirectory(settings["paths"]["run_dir"]))
-    return live(settings, overrides, train)
+    again = ["mode=train", f"run={settings['paths']['run_dir']}"]
+    return live(settings, overrides, train, again)
 
 
 def refuse_if_completed(settings: Settings) -> None:
@@ -126,7 +127,9 @@ def interruptible(call: Callable[[], object]) -> None:
     try:
         call()
     except SystemExit as stop:
-        raise KeyboardInterrupt from stop
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise
 
 
 def quieten_lightning() -> None:

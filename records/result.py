@@ -113,7 +113,8 @@ class RunRecord:
         """Write a record with the status `running`.
 
         An earlier record in the same directory becomes one entry of `resumed_from`, with its status, reason,
-        start, seconds and warnings.
+        start, seconds and warnings; its command stays the one that repeats the run, and its overrides stay, followed by
+        those that the resuming command adds.
 
         Args:
             run: the run directory; it is made when it is missing.
@@ -129,18 +130,19 @@ class RunRecord:
             direction: whether a high (`max`) or a low (`min`) value of it is good.
             gpus: names of the GPUs used.
         """
+        earlier = read_result(run.result) if run.result.exists() else None
         result = Result(
             task=task,
             model=model,
             data=data,
             mode=mode,
             seed=seed,
-            overrides=list(overrides),
-            command=command,
+            overrides=_joined_overrides(earlier, overrides),
+            command=command if earlier is None else earlier.command,
             resume_command=resume_command,
             started=_now(),
             monitor=None if monitor is None else {"name": monitor, "direction": direction, "value": None},
-            resumed_from=_earlier_attempts(run.result),
+            resumed_from=_earlier_attempts(earlier),
             hardware=environment.hardware(gpus),
             versions=environment.versions(),
             git=environment.git_state(),
@@ -268,10 +270,17 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _earlier_attempts(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+def _joined_overrides(earlier: Result | None, overrides: Sequence[str]) -> list[str]:
+    if earlier is None:
+        return list(overrides)
+    known = {*earlier.overrides, "mode=train"}
+    added = [override for override in overrides if override not in known and not override.startswith("run=")]
+    return [*earlier.overrides, *added]
+
+
+def _earlier_attempts(earlier: Result | None) -> list[dict[str, Any]]:
+    if earlier is None:
         return []
-    earlier = read_result(path)
     # A record still "running" at this moment belongs to a process that was killed.
     status = "killed" if earlier.status == "running" else earlier.status
     attempt = {

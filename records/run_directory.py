@@ -101,7 +101,7 @@ def open_run(path: str | os.PathLike[str]) -> RunDirectory:
         UserError: there is no such folder, or it is no run directory; the text names what is missing and the
             run directories found nearby.
     """
-    run = RunDirectory(Path(path).expanduser())
+    run = RunDirectory(Path(path).expanduser().absolute())
     missing = [file.name for file in (run.config, run.result) if not file.is_file()]
     if not missing:
         return run

@@ -93,3 +93,23 @@ def test_checking_imports_neither_torch_nor_lightning():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("override", ["logger=null", "~optim", "task=null"])
+def test_a_group_that_must_not_be_left_out(override):
+    problem = only([override])
+    assert problem.message == "cannot be left out"
+    assert problem.choices
+
+
+def test_a_glob_stands_for_the_choices_it_matches():
+    assert check_overrides(["task=glob(greedy*)"]) == []
+
+
+@pytest.mark.parametrize("override", ["trainer.compile=off", "debug.traceback=no", "model.channels_last=yes"])
+def test_words_that_only_look_like_false_are_refused(override):
+    assert "true or false" in only([override]).message
+
+
+def test_another_mode_needs_a_run():
+    assert "run=DIR" in only(["mode=test"]).mend

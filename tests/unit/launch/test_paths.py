@@ -56,10 +56,9 @@ def test_a_home_folder_is_expanded(monkeypatch):
 
 
 def test_relocate_moves_whole_path_parts_only():
-    node = {"a": "old/x", "b": ["old", "older/y"], "c": 3, "d": {"e": "not/old"}}
-    assert relocate(node, "old", "new") == {
-        "a": "new/x",
-        "b": ["new", "older/y"],
-        "c": 3,
-        "d": {"e": "not/old"},
-    }
+    node = {"a": "/old/x", "b": ["/old", "/older/y"], "c": 3, "d": {"e": "/not/old"}}
+    assert relocate(node, "/old", "/new") == {"a": "/new/x", "b": ["/new", "/older/y"], "c": 3, "d": {"e": "/not/old"}}
+
+
+def test_relocate_leaves_words_alone():
+    assert relocate({"name": "tiny"}, "tiny", "/new") == {"name": "tiny"}
