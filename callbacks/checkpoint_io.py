@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-# The archive's own comment field (PKWARE APPNOTE 4.3.16): two bytes of length, the last of the file, and the
-# comment.
+# The archive's own comment field (PKWARE APPNOTE 4.3.16): two bytes of length, the last of the file, and the comment.
 LABEL = b"sha256:"
 COMMENT_SIZE = len(LABEL) + 64
 LENGTH_FIELD = COMMENT_SIZE.to_bytes(2, "little")
@@ -48,8 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if storage_options is not None:
             raise TypeError(f"storage_options={storage_options!r}: checkpoints are local files, give None")
-        # Temporary files of killed runs are as large as checkpoints, and rank 0 of one run is the only
-        # writer.
+        # Temporary files of killed runs are as large as checkpoints, and rank 0 of one run is the only writer.
         remove_leftovers(path)
         try:
             with replace_atomically(path) as file:
@@ -73,9 +71,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             weights_only: True or None; both load plain containers only.
 
         Raises:
-            UserError: the file is missing, cut, changed since it was written, or holds other things than
-            tensors
-                and plain containers.
+            UserError: the file is missing, cut, changed since it was written, or holds other things than tensors and
+                plain containers.
             ValueError: `weights_only=False`.
         """
         if weights_only is False:

@@ -82,8 +82,8 @@ class BestCheckpoint(_EpochCheckpoint):
     """Write best.ckpt when the monitored validation value is better than ever before; equal is not better.
 
     Nothing is written for data without a validation part, nor in epochs without validation. The best score is
-    part of every checkpoint, so it survives a resume. A value that is NaN never counts as better than a
-    number.
+    part of every checkpoint, so it survives a resume, as are the validation metrics of the best epoch
+    (`best_metrics`). A value that is NaN never counts as better than a number.
 
     Args:
         directory: folder of the checkpoints.
@@ -112,12 +112,16 @@ class BestCheckpoint(_EpochCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        self.best_metrics: dict[str, float] = {}
+        """The best epoch's `val/NAME`, float64, of a module that keeps `exact_metrics`; empty for any other."""
         self._validated = False
 
     @property
     def best_score(self) -> float | None:
-        """The best value so far; None before the first validation."""
-        return None if self.best_model_score is None else float(self.best_model_score)
+        """The best value so far, as exact as the module keeps it; None before the first validation."""
+        if self.best_model_score is None:
+            return None
+        return self.best_metrics.get(str(self.monitor), float(self.best_model_score))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember that this epoch has fresh validation values."""
@@ -142,11 +146,21 @@ class BestCheckpoint(_EpochCheckpoint):
         if current is not None and torch.isnan(current):
             # Worse than every number, and decided by the same road on every rank.
             current = torch.full_like(current, -math.inf if self.mode == "max" else math.inf)
-        return super().check_monitor_top_k(trainer, current)
+        better = super().check_monitor_top_k(trainer, current)
+        if better:
+            # Before best.ckpt is written, so that it holds its own epoch's values.
+            exact: dict[str, float] = getattr(trainer.lightning_module, "exact_metrics", {})
+            self.best_metrics = {name: float(value) for name, value in exact.items() if name.startswith("val/")}
+        return better
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score."""
-        return {"monitor": self.monitor, "direction": self.mode, "best_score": self.best_model_score}
+        """Return the best score, and the validation metrics of its epoch."""
+        return {
+            "monitor": self.monitor,
+            "direction": self.mode,
+            "best_score": self.best_model_score,
+            "best_metrics": dict(self.best_metrics),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the earlier attempt's best score, if it is of the same metric and its file is there."""
@@ -165,3 +179,4 @@ class BestCheckpoint(_EpochCheckpoint):
         self.best_model_score = self.current_score = self.kth_value = score
         self.best_model_path = self.kth_best_model_path = path
         self.best_k_models = {path: score}
+        self.best_metrics = dict(state_dict.get("best_metrics", {}))

@@ -22,7 +22,8 @@ class FiniteGuard(L.Callback):
     """Check loss and gradient norm before every update, on all ranks together.
 
     A non-finite one stops every rank before its update (`stop`), so the last checkpoint is a good one; or the update is
-    left out and counted as `train/skipped_steps` (`skip`). The sample ids of the batches behind the update are written
+    left out and counted as `train/skipped_steps` (`skip`), and buffers (batch-norm statistics, memory banks) are what
+    they were before its batches. The sample ids of the batches behind the update are written
     to `nonfinite.json`. Under fp16 infinite gradients are the loss scaler's normal work: its own skips are counted as
     `train/scaler_skips`, and only a collapsed scale stops.
 
@@ -41,11 +42,14 @@ class FiniteGuard(L.Callback):
         self.scaler_skips = 0
         self._samples: list[Tensor] = []
         self._losses: list[Tensor] = []
+        self._buffers: dict[str, Tensor] = {}
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Mapping[str, Tensor], batch_idx: int
     ) -> None:
-        """Remember which samples the coming update is made of."""
+        """Remember which samples the coming update is made of, and the buffers that it would change."""
+        if self.on_nonfinite == "skip" and not self._samples:
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
         self._samples.append(batch["index"])
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
@@ -55,17 +59,17 @@ class FiniteGuard(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Judge the update, and stop or leave it out."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        losses_finite = self._everywhere(trainer, torch.stack(self._losses).isfinite().all())
-        finite = self._everywhere(trainer, torch.nn.utils.get_total_norm(gradients).isfinite())
-        samples = torch.cat(self._samples).tolist()
-        self._samples, self._losses = [], []
-        if losses_finite and finite:
+        loss_finite = torch.stack(self._losses).isfinite().all()
+        finite = loss_finite & torch.nn.utils.get_total_norm(gradients).isfinite()
+        samples, self._samples, self._losses = self._samples, [], []
+        if self._everywhere(trainer, finite):
             return
+        losses_finite = self._everywhere(trainer, loss_finite)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and losses_finite:
             self._count_scaler_skip(float(scaler.get_scale()))
             return
-        self._report(trainer, losses_finite, samples)
+        self._report(trainer, losses_finite, torch.cat(samples).tolist())
         if self.on_nonfinite == "stop":
             what = "gradient" if losses_finite else "loss"
             raise UserError(
@@ -75,6 +79,7 @@ class FiniteGuard(L.Callback):
                 "updates out: trainer.on_nonfinite=skip"
             )
         self.skipped += 1
+        self._restore_buffers(pl_module)
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):
             parameter.grad = None
 
@@ -91,6 +96,12 @@ class FiniteGuard(L.Callback):
         """Go on counting."""
         self.skipped = state_dict["skipped"]
         self.scaler_skips = state_dict["scaler_skips"]
+
+    @torch.no_grad()
+    def _restore_buffers(self, pl_module: L.LightningModule) -> None:
+        for name, buffer in pl_module.named_buffers():
+            if name in self._buffers:
+                buffer.copy_(self._buffers[name])
 
     @staticmethod
     def _everywhere(trainer: L.Trainer, here: Tensor) -> bool:

@@ -116,8 +116,7 @@ class MetricsTable(Logger):
             self._remember_last(rows)
             return
         with self.path.open("r+b") as file:
-            # A joined row only fills empty cells, so it is longer than the one it replaces and covers it
-            # whole.
+            # A joined row only fills empty cells, so it is longer than the one it replaces and covers it whole.
             offset = self._last_offset if replace_last else file.seek(0, os.SEEK_END)
             self._overwrite(file, offset, encode_row(self._columns, row).encode())
         self._last, self._last_offset = row, offset
@@ -139,8 +138,7 @@ class MetricsTable(Logger):
 class ResumedTable(Callback):
     """Cut metrics.csv to the checkpoint a run resumes from, before training logs again.
 
-    Lightning's own CSV logger deletes the table instead. A run from the start keeps nothing of an earlier
-    table.
+    Lightning's own CSV logger deletes the table instead. A run from the start keeps nothing of an earlier table.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -135,6 +135,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def draw_parts(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make the protocol's parts from `split_seed`: positions of "train" and of all `evaluation_parts`."""
 
+    @property
+    def drawn_by_seed(self) -> bool:
+        """Whether `split_seed` has a say in the parts; not where the protocol's are official and none is held out."""
+        return True
+
     def build_augmentation(self, settings: Mapping[str, object] | None) -> Augmentation | None:
         """Build the random change of training images that the key `augment` asks for."""
         return CropAndFlip.from_config(settings)
@@ -159,7 +164,8 @@ class ImageDataModule(LightningDataModule, ABC):
             rank_zero_only(write_split_file)(self.split_path, splits)
 
     def _make_splits(self, labels: torch.Tensor) -> Splits:
-        splits = Splits(self.protocol_name, self.split_seed, 0.0, label_fingerprint(labels), {})
+        seed = self.split_seed if self.drawn_by_seed else None
+        splits = Splits(self.protocol_name, seed, 0.0, label_fingerprint(labels), {})
         if self.split_file is not None:
             return self._read_splits(splits, len(labels))
         splits = Splits(splits.protocol, splits.seed, 0.0, splits.data_fingerprint, self.draw_parts(labels))
@@ -186,7 +192,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.split_dir is None:
             raise ValueError("split_dir is None: no split file is written")
         fold = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
-        return Path(self.split_dir) / f"{self.protocol_name}-seed{self.split_seed}{fold}.json"
+        seed = f"-seed{self.split_seed}" if self.drawn_by_seed else ""
+        return Path(self.split_dir) / f"{self.protocol_name}{seed}{fold}.json"
 
     @property
     def data(self) -> LabelledImages:
@@ -322,8 +329,7 @@ class ImageDataModule(LightningDataModule, ABC):
             collate_fn=whole_batch,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
-            # Without a generator of its own a loader draws its workers' seeds from, and so advances, the
-            # global one.
+            # Without a generator of its own a loader draws its workers' seeds from the global one, and advances it.
             generator=random_generator(self.seed, epoch, Stream.WORKER, rank),
         )
 

@@ -76,6 +76,11 @@ class Cifar10Retrieval(RetrievalDataModule):
         """Name of the rule that makes the parts."""
         return f"cifar10-protocol-{self.protocol}"
 
+    @property
+    def drawn_by_seed(self) -> bool:
+        """Whether `split_seed` has a say: not in protocol 2, unless a validation part is held out of it."""
+        return self.protocol != 2 or self.has_validation
+
     def prepare_data(self) -> None:
         """Fetch the files where they are missing and `download` allows it.
 

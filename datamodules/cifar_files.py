@@ -182,22 +182,23 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def find_distribution(root: str | Path, choices: Sequence[Distribution]) -> Distribution | None:
-    """Find the first distribution whose folder lies below `root`; None if there is none.
+    """Find the first distribution that lies whole below `root`; None if there is no folder of any.
 
     Raises:
-        UserError: the folder lacks files.
+        UserError: there are folders, and all of them lack files.
     """
-    for choice in choices:
+    present = [choice for choice in choices if (Path(root) / choice.folder).is_dir()]
+    incomplete = []
+    for choice in present:
         folder = Path(root) / choice.folder
-        if not folder.is_dir():
-            continue
         missing = [name for name in choice.files if not (folder / name).is_file()]
-        if missing:
-            raise UserError(
-                f"{folder} lacks {', '.join(missing)}; complete the folder, or remove it and run again with "
-                "data.download=true"
-            )
-        return choice
+        if not missing:
+            return choice
+        incomplete.append(f"{folder} lacks {', '.join(missing)}")
+    if incomplete:
+        raise UserError(
+            f"{'; '.join(incomplete)}; complete the folder, or remove it and run again with data.download=true"
+        )
     return None
 
 
@@ -214,16 +215,16 @@ def ensure_files(root: str | Path, choices: Sequence[Distribution], download: bo
     name = choices[0].dataset
     if not download:
         raise UserError(
-            f"{name} is not below data.root={root} (looked for the folder {wanted}) and data.download "
-            "is false; set data.root=FOLDER to where it lies, or data.download=true to fetch it"
+            f"{name} is not below data.root={root} (looked for the folder {wanted}) and data.download is false; "
+            "set data.root=FOLDER to where it lies, or data.download=true to fetch it"
         )
     try:
         _download(Path(root), choices[0])
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{name} is not below data.root={root} (looked for the folder {wanted}) and could not "
-            f"be downloaded ({error}); put one of these folders there, set data.root=FOLDER to where it "
-            "lies, or try again with network"
+            f"{name} is not below data.root={root} (looked for the folder {wanted}) and could not be downloaded "
+            f"({error}); put one of these folders there, set data.root=FOLDER to where it lies, or try again with "
+            "network"
         ) from error
     return choices[0]
 
@@ -233,8 +234,7 @@ def _download(root: Path, distribution: Distribution) -> None:
 
     fetch = {"CIFAR-10": datasets.CIFAR10, "CIFAR-100": datasets.CIFAR100}[distribution.dataset]
     root.mkdir(parents=True, exist_ok=True)
-    # Unpacked beside and renamed: an interrupted download leaves no half folder, and two processes do not
-    # collide.
+    # Unpacked beside and renamed: an interrupted download leaves no half folder, and two processes do not collide.
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as aside, _connection_timeout():
         fetch(aside, download=True)
         try:

@@ -25,9 +25,8 @@ class Digits(RetrievalDataModule):
         query           359    the test part, a stratified fifth by `split_seed`
         database      1,438    the rest, held-out images included
 
-    Source: E. Alpaydin and C. Kaynak, "Optical recognition of handwritten digits", UCI machine learning
-        repository,
-    1998 (its test part, as packed by scikit-learn).
+    Source: E. Alpaydin and C. Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository,
+        1998 (its test part, as packed by scikit-learn).
 
     The arguments are those of `ImageDataModule`; `split_seed` draws the queries and the held-out share.
     """

@@ -267,7 +267,8 @@ def check_split_file(splits: Splits, path: str | Path, wanted: Splits, names: It
     Args:
         splits: what the file holds.
         path: the file, for the message.
-        wanted: protocol, seed, held-out share or fold, and data fingerprint that the settings ask for.
+        wanted: protocol, seed (None where it has no say), held-out share or fold, and data fingerprint that the
+            settings ask for.
         names: parts that must be there.
         size: number of images of the data set.
 
@@ -279,7 +280,7 @@ def check_split_file(splits: Splits, path: str | Path, wanted: Splits, names: It
         problems.append("it was made for other data (the labels or their order differ)")
     if splits.protocol != wanted.protocol:
         problems.append(f"it holds protocol {splits.protocol!r}, the settings ask for {wanted.protocol!r}")
-    if splits.seed is not None and splits.seed != wanted.seed:
+    if None not in (splits.seed, wanted.seed) and splits.seed != wanted.seed:
         problems.append(f"it was drawn with data.split_seed={splits.seed}, the settings say {wanted.seed}")
     if splits.val_fraction != wanted.val_fraction:
         problems.append(f"it was made with data.val_fraction={splits.val_fraction}, not {wanted.val_fraction}")

@@ -93,12 +93,17 @@ class TaskModule(L.LightningModule):
         }
 
     def log_metrics(self, stage: str, metrics: Mapping[str, float]) -> None:
-        """Log `stage/NAME` for each metric, and keep it in float64: Lightning's own log would round it to float32."""
+        """Log `stage/NAME` for each metric, and keep it in float64: Lightning's own log would round it to float32.
+
+        A validation belongs to the step that was just made, as the epoch's training means do, so both are one row; the
+        test comes one step after the last.
+        """
         named = {f"{stage}/{name}": float(value) for name, value in metrics.items()}
         self.exact_metrics.update(named)
         self.log_dict(named, logger=False)
+        step = max(self.global_step - (stage == "val"), 0)
         for logger in self.loggers:
-            logger.log_metrics({**named, "epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics({**named, "epoch": self.current_epoch}, step=step)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer over parameter groups and the schedule over this run's steps or epochs."""

@@ -59,7 +59,7 @@ def learning_rate_scheduler(optimizer: Optimizer, schedule: Schedule, total: int
     """Return the scheduler that follows `schedule` over `total` steps or epochs; its state is a step count alone."""
 
     def multiplier(done: int) -> float:
-        return schedule.multiplier(min(done / total, 1.0))
+        return schedule.multiplier(min(done / total, 1.0), unit=1 / total)
 
     return LambdaLR(optimizer, multiplier)
 

@@ -33,6 +33,9 @@ ALLOWED_BASES = (
 """What a target may derive from; torchmetrics' Metric and torchvision's Transform are Modules."""
 
 
+OUR_PACKAGES = ("lit_modules", "datamodules", "callbacks")
+
+
 @dataclass(frozen=True)
 class Part:
     """What the builder does with one node: keys that are no arguments, and arguments that it adds by itself."""
@@ -89,24 +92,33 @@ def _check_node(path: str, node: Mapping[str, Any], part: Part) -> Iterator[Prob
 def _parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """Return the named parameters of a target with resolved annotations, and whether it takes any others.
 
-    A class that hands **shared on to its base takes the parameters of its base as well.
+    A class that hands **shared on to its base takes the parameters of its base as well. They are required of our own
+    classes alone: a foreign class may fill in what its base needs.
     """
-    constructors = (
-        [cls.__dict__["__init__"] for cls in target.__mro__ if "__init__" in cls.__dict__]
-        if inspect.isclass(target)
-        else [target]
-    )
     parameters: dict[str, inspect.Parameter] = {}
-    for constructor in constructors:
-        signature = inspect.signature(constructor)
-        hints = _hints(constructor)
-        kinds = [parameter.kind for parameter in signature.parameters.values()]
-        for name, parameter in signature.parameters.items():
-            if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                parameters.setdefault(name, parameter.replace(annotation=hints.get(name, Any)))
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+    for constructor in _constructors(target):
+        foreign = bool(parameters) and getattr(constructor, "__module__", "").split(".")[0] not in OUR_PACKAGES
+        for name, parameter in _named(constructor).items():
+            parameters.setdefault(name, parameter.replace(default=None) if foreign else parameter)
+        if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(constructor).parameters.values()):
             return parameters, False
     return parameters, True
+
+
+def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return the constructors of a class, its own first and its bases' after it; a factory by itself."""
+    if not inspect.isclass(target):
+        return [target]
+    return [cls.__dict__["__init__"] for cls in target.__mro__ if "__init__" in cls.__dict__]
+
+
+def _named(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    hints = _hints(constructor)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
 
 
 def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +14,11 @@ from rich.table import Table
 
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
+from records.figures import is_count
 from records.result import Result
 from records.run_directory import RunDirectory
 
-TITLES = {
-    "map": "mAP",
-    "precision": "P",
-    "recall": "R",
-    "radius": " within Hamming radius ",
-}
+TITLES = {"map": "mAP", "precision": "P", "recall": "R"}
 
 
 def gpu_names(trainer: Trainer) -> list[str]:
@@ -81,7 +76,7 @@ def show_end(result: Result, run: RunDirectory) -> None:
     table.add_column("value", justify="right")
     for name, value in result.metrics.items():
         if name.startswith("test/"):
-            table.add_row(title_of(name.removeprefix("test/")), _number(value))
+            table.add_row(title_of(name.removeprefix("test/")), f"{value:,.0f}" if is_count(name) else f"{value:.4f}")
     table.add_section()
     table.add_row("weights", result.checkpoint_used or "last")
     table.add_row("training", f"{result.seconds['training']:.1f} s")
@@ -93,10 +88,7 @@ def show_end(result: Result, run: RunDirectory) -> None:
 
 def title_of(metric: str) -> str:
     """Return a metric's name as people write it: `map@all` is mAP@all, `precision@10` is P@10."""
-    for short, title in TITLES.items():
-        metric = metric.replace(short, title)
-    return metric.replace("_", " ").replace("P@ within", "precision within").replace("R@ within", "recall within")
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) and value >= 2 and value == int(value) else f"{value:.4f}"
+    name, _, rank = metric.partition("@")
+    if rank.startswith("radius"):
+        return f"{name.replace('_', ' ')} within Hamming radius {rank.removeprefix('radius')}"
+    return f"{TITLES.get(name, name)}@{rank}" if rank else name.replace("_", " ")

@@ -91,23 +91,28 @@ def test(trainer: L.Trainer, task: TaskModule, data: Any, checkpoint: Path | Non
 
 def chosen_checkpoint(trainer: L.Trainer, run: RunDirectory, record: RunRecord) -> Path | None:
     """Return the best checkpoint where a validation part chose one, and note which weights are tested."""
-    chosen = best_value(trainer) is not None
+    chosen = best_checkpoint(trainer) is not None
     record.describe(checkpoint_used="best" if chosen else "last")
     return run.best_checkpoint if chosen else None
 
 
 def complete(record: RunRecord, task: TaskModule, trainer: L.Trainer, run: RunDirectory) -> None:
-    """End the record, write the report, show the table."""
-    record.finish(task.exact_metrics, best_value(trainer))
+    """End the record, write the report, show the table.
+
+    The validation metrics are those of the epoch that is tested: the best one, or the last.
+    """
+    best = best_checkpoint(trainer)
+    metrics = task.exact_metrics if best is None else {**task.exact_metrics, **best.best_metrics}
+    record.finish(metrics, None if best is None else best.best_score)
     if trainer.is_global_zero:
         write_report(run)
         screen.show_end(record.result, run)
 
 
-def best_value(trainer: L.Trainer) -> float | None:
-    """Return the best monitored value so far, None where no validation part has been judged."""
-    scores = [one.best_score for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
-    return scores[0] if scores else None
+def best_checkpoint(trainer: L.Trainer) -> BestCheckpoint | None:
+    """Return the callback that chose the best epoch, None where no validation part has been judged."""
+    found = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
+    return found[0] if found and found[0].best_score is not None else None
 
 
 def describe(record: RunRecord, task: TaskModule, data: Any, trainer: L.Trainer) -> None:

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 def replace_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
 
-    The content goes to a temporary file in the same folder (another folder may be another filesystem, where
-    a rename is a copy), is flushed to the disk and then renamed over `path`; the folder's entry is flushed
-    last.
-    On an error inside the block the temporary file is removed and `path` stays as it was. The parent folder
-    is made when it is missing.
+    The content goes to a temporary file in the same folder (another folder may be another filesystem, where a rename
+    is a copy), is flushed to the disk and then renamed over `path`; the folder's entry is flushed last. On an error
+    inside the block the temporary file is removed and `path` stays as it was. The parent folder is made when it is
+    missing.
 
     Yields:
         The temporary file, opened for binary writing.

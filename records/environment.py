@@ -32,8 +32,7 @@ PACKAGES = (
 )
 
 
-# Whoever starts the processes of a distributed run numbers them in one or two of these: torchrun, Slurm,
-# Lightning.
+# Whoever starts the processes of a distributed run numbers them in one or two of these: torchrun, Slurm, Lightning.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
 
 

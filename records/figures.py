@@ -35,6 +35,9 @@ MAX_SWEEP_ROWS = 40
 # Statistics of the codes: fractions too, but no scores, so they would flatten the curves that matter.
 CODE_STATISTICS = ("bit_balance", "bit_correlation", "distinct_codes", "quantization_error")
 
+# Beginnings of the names of those metrics that count queries and are no fractions.
+COUNTS = ("empty_queries", "empty_balls")
+
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -192,7 +195,8 @@ def training_curves_picture(
     if not panels:
         return None
     description = description or "By epoch: " + ", ".join(name for curves, _ in panels for name in curves) + "."
-    with _canvas(7.2 if len(panels) == 1 else 12.0, 4.6) as figure:
+    entries = max(len(curves) for curves, _ in panels)
+    with _canvas(7.2 if len(panels) == 1 else 12.0, 4.4 + 0.26 * math.ceil(entries / 2)) as figure:
         for number, (curves, label) in enumerate(panels, start=1):
             axes = figure.add_subplot(1, len(panels), number)
             _draw_curves(axes, curves, label)
@@ -340,12 +344,18 @@ def _series_by_epoch(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tupl
     return {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
 
 
+def is_count(name: str) -> bool:
+    """Say whether a metric, `val/NAME` or `test/NAME`, is a count and no fraction."""
+    return name.rpartition("/")[2].startswith(COUNTS)
+
+
 def _scores(series: Mapping[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
     return {
         name: points
         for name, points in series.items()
         if name.startswith("val/")
         and name.rpartition("/")[2] not in CODE_STATISTICS
+        and not is_count(name)
         and all(math.isnan(value) or 0 <= value <= 1 for _, value in points)
     }
 
@@ -362,4 +372,5 @@ def _draw_curves(axes: Axes, curves: Mapping[str, list[tuple[int, float]]], labe
     axes.set(xlabel="Epoch", ylabel="Loss" if label == "Loss" else "Fraction")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(label)
-    axes.legend(fontsize=11)
+    # Below the panel: no place inside it is free of every curve.
+    axes.legend(fontsize=11, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

@@ -9,7 +9,7 @@ import yaml
 
 from records.atomic_file import write_text
 from records.errors import UserError
-from records.figures import training_curves_picture
+from records.figures import is_count, training_curves_picture
 from records.result import Result, read_result
 
 if TYPE_CHECKING:
@@ -97,8 +97,10 @@ def _warnings(result: Result) -> str:
 
 
 def _headline(result: Result) -> str:
-    rows = [(name, _number(result.metrics[key])) for name in HEADLINE if (key := f"test/{name}") in result.metrics]
     monitor = result.monitor
+    chosen = () if monitor is None else (monitor["name"].rpartition("/")[2],)
+    names = dict.fromkeys((*chosen, *HEADLINE))
+    rows = [(name, _number(result.metrics[key])) for name in names if (key := f"test/{name}") in result.metrics]
     if monitor is not None and monitor.get("value") is not None:
         rows.append((f"best {monitor['name']} ({monitor['direction']})", _number(monitor["value"])))
     if not rows:
@@ -156,7 +158,7 @@ def _leaves(node: Any, place: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _all_metrics(result: Result) -> str:
-    rows = [(f"`{name}`", _number(value)) for name, value in sorted(result.metrics.items())]
+    rows = [(f"`{name}`", _text(name, value)) for name, value in sorted(result.metrics.items())]
     return f"## All metrics\n\n{_table(('metric', 'value'), rows)}" if rows else ""
 
 
@@ -191,6 +193,10 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, str]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def _text(name: str, value: float) -> str:
+    return f"{value:,.0f}" if is_count(name) and math.isfinite(value) else _number(value)
 
 
 def _number(value: float) -> str:

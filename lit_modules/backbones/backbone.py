@@ -39,9 +39,6 @@ class Backbone(nn.Module):
         network: the wrapped network.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(
         self,
         description: NetworkDescription,
@@ -61,8 +58,8 @@ class Backbone(nn.Module):
         self._group_matcher = description.group_matcher
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self._memory_format)
-        self.register_buffer("pixel_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
+        # no buffers: a moving average of the weights would average these constants too, and drift by rounding
+        self._statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W), uint8 or float in [0, 1], to features (B, num_features).
@@ -74,21 +71,24 @@ class Backbone(nn.Module):
         features: Tensor = self.network(self.normalise(images))
         if features.ndim != 2:
             raise UserError(
-                f"model={self.name}: the network gives features of shape "
-                f"{tuple(features.shape)}, not (B, D); "
+                f"model={self.name}: the network gives features of shape {tuple(features.shape)}, not (B, D); "
                 "remove the option that switches its pooling off (model.global_pool)"
             )
         return features
 
     def normalise(self, images: Tensor) -> Tensor:
         """Scale images (B, 3, H, W), uint8 or float in [0, 1], by mean and std, in the network's type."""
-        # Divide in float32 at least: bf16 holds pixel values but not their normalised differences.
-        precise = torch.promote_types(self.pixel_mean.dtype, torch.float32)
-        pixels = images.to(precise)
-        if not images.is_floating_point():
-            pixels = pixels / 255
-        normalised = (pixels - self.pixel_mean.to(precise)) / self.pixel_std.to(precise)
-        return normalised.to(self.pixel_mean.dtype).contiguous(memory_format=self._memory_format)
+        mean, std = self._mean_and_std(images.device)
+        # float32 until the division is done: bf16 holds pixel values but not their normalised differences
+        pixels = images.float() if images.is_floating_point() else images.float() / 255
+        dtype = next(self.network.parameters()).dtype
+        return ((pixels - mean) / std).to(dtype).contiguous(memory_format=self._memory_format)
+
+    def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._statistics:
+            mean, std = (torch.tensor(three, device=device).view(1, 3, 1, 1) for three in (self.mean, self.std))
+            self._statistics[device] = (mean, std)
+        return self._statistics[device]
 
     def depth_groups(self) -> dict[str, int]:
         """Map each parameter's name to its depth, 0 (nearest the image) to L, for layer-wise rate decay.

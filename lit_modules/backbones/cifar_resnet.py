@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Depth is 6n + 2: three stages of n blocks with two convolutions each, the first convolution and the
-# classifier.
+# Depth is 6n + 2: three stages of n blocks with two convolutions each, the first convolution and the classifier.
 BLOCKS_PER_STAGE = {"cifar_resnet20": 3, "cifar_resnet32": 5, "cifar_resnet44": 7, "cifar_resnet56": 9}
 
 

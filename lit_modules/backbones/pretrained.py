@@ -1,7 +1,6 @@
 """Whether a network starts from published weights, decided within seconds and written down.
 
-The cache is looked into first. Only if the file is not there the server is asked, once and with a deadline,
-before any
+The cache is looked into first. Only if the file is not there the server is asked, once and with a deadline, before any
 hub client is called: without network the client's own retries last about 50 s.
 """
 
@@ -209,8 +208,7 @@ def require_file(weights: PublishedWeights, key: str) -> Path:
         except Exception as error:  # the clients' errors share no base class
             reason = f"the download failed: {type(error).__name__}: {_first_line(error)}"
     raise UserError(
-        f"{key}: {weights.label} describes the network and is not in the "
-        f"cache {weights.cache_folder}; {reason}. "
+        f"{key}: {weights.label} describes the network and is not in the cache {weights.cache_folder}; {reason}. "
         "Ways round: copy the repository into a folder and set model.architecture=local-dir:FOLDER, or ask a "
         "mirror of the hub by the environment variable HF_ENDPOINT=URL."
     )

@@ -156,8 +156,8 @@ def _registered(architecture: str) -> _Origin:
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
         raise UserError(
             f"model.architecture={architecture}: timm knows no such model; the closest names are "
-            f"{', '.join(close) or 'none'}. "
-            f"All names: python -c \"import timm; print(timm.list_models('*{name[:4]}*'))\""
+            f"{', '.join(close) or 'none'}. All names: "
+            f"python -c \"import timm; print(timm.list_models('*{name[:4]}*'))\""
         )
     tags = [full for full in timm.list_pretrained(f"{name}.*") if full.startswith(f"{name}.")]
     if tag and architecture not in tags:
@@ -202,9 +202,8 @@ def _create(origin: _Origin, architecture: str, path: Path | None, arguments: Ma
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         asked = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no options"
         raise UserError(
-            f"model.architecture={architecture}: timm refuses {asked} (img_size "
-            "is model.image_size, the rest are options of "
-            f"model): {error}"
+            f"model.architecture={architecture}: timm refuses {asked} (img_size is model.image_size, the rest are "
+            f"options of model): {error}"
         ) from error
 
 
@@ -239,9 +238,8 @@ def _describe(
     height, width = data["input_size"][-2:]
     if image_size is None and height != width:
         raise UserError(
-            f"model.image_size=null: the own size of {architecture} is {height} x "
-            f"{width} pixels, and images here are square; "
-            f"set model.image_size={height}"
+            f"model.image_size=null: the own size of {architecture} is {height} x {width} pixels, and images here "
+            f"are square; set model.image_size={height}"
         )
     strict = getattr(getattr(network, "patch_embed", None), "strict_img_size", config.get("fixed_input_size", False))
     dynamic = getattr(network, "dynamic_img_size", False)

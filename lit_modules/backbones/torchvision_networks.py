@@ -93,8 +93,7 @@ def build_torchvision(
     if image_size is not None and image_size < rule.smallest_image:
         raise UserError(
             f"model.image_size={image_size}: the pooling of {architecture} needs at least "
-            f"{rule.smallest_image} pixels; "
-            f"set model.image_size={IMAGE_SIZE}"
+            f"{rule.smallest_image} pixels; set model.image_size={IMAGE_SIZE}"
         )
     remaining = dict(options)
     published = _published(architecture, str(remaining.pop("weights", "IMAGENET1K_V1")))

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 StateDict = dict[str, Tensor]
-# Where training programs put the weights inside a checkpoint; averaged weights, if any, are the published
-# ones.
+# Where training programs put the weights inside a checkpoint; averaged weights, if any, are the published ones.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module")
 # First components of the names that classifiers have; a backbone has none, so their loss is expected.
 CLASSIFIERS = frozenset({"linear", "fc", "head", "head_dist", "classifier", "classif"})
@@ -68,11 +67,9 @@ def read_state_dict(path: Path) -> StateDict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(
-            f"model.weights_file={path}: torch.load(weights_only=True) refuses "
-            "it: the file is damaged, or holds Python "
-            "objects beside tensors and would run code. In the environment it "
-            "came from, save only the weights: "
-            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'). "
+            f"model.weights_file={path}: torch.load(weights_only=True) refuses it: the file is damaged, or holds "
+            "Python objects beside tensors and would run code. In the environment it came from, save only the "
+            "weights: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'). "
             f"({str(error).splitlines()[0]})"
         ) from error
     return _open_containers(content, path)
@@ -122,9 +119,8 @@ def _refuse_torchscript(path: Path) -> None:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise UserError(
-            f"model.weights_file={path}: a TorchScript archive, which holds a "
-            "program and not only weights. Turn it into "
-            "weights where you trust it: "
+            f"model.weights_file={path}: a TorchScript archive, which holds a program and not only weights. "
+            "Turn it into weights where you trust it: "
             "safetensors.torch.save_file(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.safetensors')"
         )
 
@@ -140,9 +136,8 @@ def _open_containers(content: Any, path: Path) -> StateDict:
         content = content[inner]
     keys = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
     raise UserError(
-        f"model.weights_file={path}: no tensors by name in it; found {keys}, "
-        "looked for tensors at the top or below "
-        f"one of {', '.join(CONTAINERS)}"
+        f"model.weights_file={path}: no tensors by name in it; found {keys}, looked for tensors at the top or "
+        f"below one of {', '.join(CONTAINERS)}"
     )
 
 
@@ -162,8 +157,7 @@ def _refuse_misfits(
     if not matched:
         raise UserError(
             f"model.weights_file={path}: no tensor of the file fits the network by name. The file has "
-            f"{_shortened(tuple(state))}; the network has {_shortened(tuple(expected))}. Is "
-            "model.architecture right?"
+            f"{_shortened(tuple(state))}; the network has {_shortened(tuple(expected))}. Is model.architecture right?"
         )
     misfits = [
         f"{name} {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
@@ -173,8 +167,7 @@ def _refuse_misfits(
     if misfits:
         raise UserError(
             f"model.weights_file={path}: tensors of another shape than the network's: "
-            f"{_shortened(tuple(misfits))}. "
-            "Are model.architecture, its options and model.image_size those of the file?"
+            f"{_shortened(tuple(misfits))}. Are model.architecture, its options and model.image_size those of the file?"
         )
 
 

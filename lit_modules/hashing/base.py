@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
@@ -10,14 +14,26 @@ from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
 from lit_modules.metrics.accuracy import Accuracy
 from lit_modules.metrics.hamming import HammingRetrieval, Part, RetrievalResult
 from lit_modules.optimization import Optimization
+from records.notices import RunWarning
 from retrieval.codes import to_bits
 
+HALF = (torch.float16, torch.bfloat16)
 PARTS: tuple[Part, Part] = ("query", "database")
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
     """Return a context without autocast on the device of `tensor`: codes and losses are computed in float32."""
     return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def precise_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Return the layer's output (B, K) for x (B, D), computed in float32 at least, whatever type the two have.
+
+    Under autocast x comes in half precision, under `trainer.precision=bf16-true` the weights do too.
+    """
+    precise = torch.promote_types(torch.promote_types(x.dtype, layer.weight.dtype), torch.float32)
+    with full_precision(x):
+        return F.linear(x.to(precise), layer.weight.to(precise), None if layer.bias is None else layer.bias.to(precise))
 
 
 def code_of(h: Tensor) -> Tensor:
@@ -53,11 +69,18 @@ class HashingModule(TaskModule):
         self.accuracy = None if labels.multi_label else Accuracy()
         self.retrieval_result: RetrievalResult | None = None
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HashingModule:
+        # trainer.precision=bf16-true casts all there is; banks, codebooks and batch norms go with codes in float32
+        super()._apply(fn, recurse)
+        in_backbone = set(self.backbone.modules())
+        for module in self.modules():
+            if module not in in_backbone:
+                _restore_precision(module)
+        return self
+
     def hash_values(self, features: Tensor) -> Tensor:
-        """Return the hash layer's output (B, bits) in float32: autocast would make exact zeros and flip near bits."""
-        with full_precision(features):
-            values: Tensor = self.hash_layer(features.float())
-        return values
+        """Return the hash layer's output (B, bits), in float32: half precision makes exact zeros, and flips bits."""
+        return precise_linear(features, self.hash_layer)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K), the hash layer's output as it is; a method that bounds or classifies it says so."""
@@ -87,6 +110,7 @@ class HashingModule(TaskModule):
 
     def _judge(self, stage: str) -> RetrievalResult:
         result = self.metric.compute()
+        _warn_of_duplicates(result, stage)
         metrics = dict(result.metrics)
         if self.accuracy is not None and self.accuracy.update_called:
             metrics["accuracy"] = float(self.accuracy.compute())
@@ -94,3 +118,26 @@ class HashingModule(TaskModule):
         self.metric.reset()
         self.log_metrics(stage, metrics)
         return result
+
+
+def _restore_precision(module: nn.Module) -> None:
+    """Turn half-precision buffers of a module itself to float32, and a batch norm's parameters with them."""
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.dtype in HALF:
+            setattr(module, name, buffer.float())
+    if isinstance(module, nn.BatchNorm1d):
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype in HALF:
+                parameter.data = parameter.data.float()
+
+
+def _warn_of_duplicates(result: RetrievalResult, stage: str) -> None:
+    counts = {"query": result.query.duplicates, "database": result.database.duplicates}
+    for part, count in counts.items():
+        if count:
+            warnings.warn(
+                f"{count} samples of the {stage} {part} were evaluated more than once and are counted once: "
+                "the loaders hand out samples twice, as a sampler that pads for several ranks does",
+                RunWarning,
+                stacklevel=3,
+            )

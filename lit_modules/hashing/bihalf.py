@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule, code_of, full_precision
+from lit_modules.hashing.base import HashingModule, code_of, full_precision, precise_linear
 from lit_modules.hashing.greedyhash import classification_loss
 
 
@@ -57,10 +57,10 @@ class BiHalf(HashingModule):
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K), and outside of training `logits` (B, C) of its signs."""
         h = self.hash_values(features)
-        return {"h": h} if self.training else {"h": h, "logits": self.classifier(code_of(h))}
+        return {"h": h} if self.training else {"h": h, "logits": precise_linear(code_of(h), self.classifier)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the softmax cross-entropy of the half-and-half codes; gamma's term is in the gradient alone."""
         with full_precision(outputs["h"]):
-            logits = self.classifier(half_and_half(outputs["h"], self.gamma))
+            logits = precise_linear(half_and_half(outputs["h"], self.gamma), self.classifier)
             return {"loss": classification_loss(logits, batch["label"])}

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule
+from lit_modules.hashing.base import HashingModule, precise_linear
 from lit_modules.hashing.greedyhash import classification_loss
 
 
@@ -27,7 +27,7 @@ class Classify(HashingModule):
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K), real, and `logits` (B, C) of it."""
         h = self.hash_values(features)
-        return {"h": h, "logits": self.classifier(h)}
+        return {"h": h, "logits": precise_linear(h, self.classifier)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the softmax cross-entropy."""

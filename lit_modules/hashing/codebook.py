@@ -60,6 +60,7 @@ class Codebook(nn.Module):
         return assign_centres(label, self.signs, self.tie)
 
     def cosine(self, h: Tensor) -> Tensor:
-        """Return the cosine of h (B, K) with every centre, float32 (B, C) in [-1, 1]."""
+        """Return the cosine of h (B, K) with every centre (B, C) in [-1, 1], in float32 at least."""
+        precise = torch.promote_types(torch.promote_types(h.dtype, self.signs.dtype), torch.float32)
         with full_precision(h):
-            return F.normalize(h.float()) @ F.normalize(self.signs).T
+            return F.normalize(h.to(precise)) @ F.normalize(self.signs.to(precise)).T

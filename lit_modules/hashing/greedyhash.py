@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule, full_precision
+from lit_modules.hashing.base import HashingModule, full_precision, precise_linear
 from retrieval.codes import to_bits
 
 
@@ -93,7 +93,7 @@ class GreedyHash(HashingModule):
         with full_precision(features):
             h = self.pre_sign(self.hash_values(features))
             code = sign_straight_through(h)
-            return {"h": h, "code": code, "logits": self.classifier(code)}
+            return {"h": h, "code": code, "logits": precise_linear(code, self.classifier)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the paper's eq. 11 and its parts."""

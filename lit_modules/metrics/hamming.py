@@ -1,6 +1,7 @@
 """Retrieval by Hamming distance as a metric: a torchmetrics class over the functions of ``retrieval``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal, get_args
@@ -69,10 +70,10 @@ class RetrievalResult:
     """What an evaluation by Hamming distance found.
 
     Attributes:
-        metrics: name to value, fractions in [0, 1] except ``quantization_error`` (at least 0): ``map@all``,
-            ``map@K``, ``precision@K``, ``recall@K``, ``precision@radiusR``, ``recall@radiusR``, and of the
-            database's codes ``bit_balance``, ``bit_correlation``, ``distinct_codes`` (distinct by all) and
-            ``quantization_error``.
+        metrics: name to value, fractions in [0, 1]: ``map@all``, ``map@K``, ``precision@K``, ``recall@K``,
+            ``precision@radiusR``, ``recall@radiusR``, and of the database's codes ``bit_balance``,
+            ``bit_correlation``, ``distinct_codes`` (distinct by all); ``quantization_error``, at least 0; and the
+            counts ``empty_queries`` and ``empty_balls@radiusR``, below.
         curve: mean precision and recall within every radius.
         empty_queries: queries without a relevant item in the database.
         empty_balls: queries without any item within the radius.
@@ -124,9 +125,8 @@ class HammingRetrieval(Metric):
         denominator: ``found``, ``min(R,k)`` or ``R``.
         empty_queries: queries without relevant items count 0 (``zero``) or are left out of every mean
             (``drop``).
-        device_counting: count on the device of the metric if it is a GPU (``auto``), with the compiled loop
-            on the CPU (``never``), or by products on whatever device it is (``always``). The values are the
-            same.
+        device_counting: count on the device of the metric if it is a GPU (``auto``), with the compiled loop on the
+            CPU (``never``), or by products on whatever device it is (``always``). The values are the same.
 
     Raises:
         ValueError: if an argument is not among its choices.
@@ -176,8 +176,7 @@ class HammingRetrieval(Metric):
         Args:
             values: (B, K) real-valued codes, before the sign.
             labels: (B,) integers, or (B, C) multi-hot, where an entry above 0 means the label is there.
-            index: (B,) integers, the samples' positions in their split; a position that came before is
-                dropped.
+            index: (B,) integers, the samples' positions in their split; a position that came before is dropped.
             part: ``query`` or ``database``.
 
         Raises:
@@ -217,15 +216,18 @@ class HammingRetrieval(Metric):
             query.codes, database.codes, self.bits, query.labels, database.labels, self._counting_device()
         )
         distinct = distinct_codes(database.codes)
+        no_relevant, no_neighbour = int(without_relevant(counts).sum()), empty_balls(counts, self.radius)
         return RetrievalResult(
             metrics={
                 **self._mean_average_precisions(query, database, counts),
                 **self._precisions_and_recalls(counts),
+                "empty_queries": float(no_relevant),
+                f"empty_balls@radius{self.radius}": float(no_neighbour),
                 **_code_statistics(database, distinct),
             },
             curve=precision_recall_curve(counts, self.empty_queries),
-            empty_queries=int(without_relevant(counts).sum()),
-            empty_balls=empty_balls(counts, self.radius),
+            empty_queries=no_relevant,
+            empty_balls=no_neighbour,
             num_distinct_codes=distinct,
             query=query,
             database=database,
@@ -233,7 +235,11 @@ class HammingRetrieval(Metric):
 
     def _wrap_compute(self, compute: Callable[[], RetrievalResult]) -> Callable[[], RetrievalResult]:
         # torchmetrics walks through what compute returns to squeeze tensors and refuses frozen dataclasses
-        wrapped = super()._wrap_compute(lambda: _Sealed(compute()))
+        def seal() -> _Sealed:
+            with _torch_threads_kept():
+                return _Sealed(compute())
+
+        wrapped = super()._wrap_compute(seal)
         return wraps(compute)(lambda: wrapped().result)
 
     def _mean_average_precisions(
@@ -332,6 +338,17 @@ class HammingRetrieval(Metric):
                 f"{kinds.get(known, f'multi-hot over {known} classes')}: one evaluation has one kind"
             )
         self.label_columns = torch.full_like(self.label_columns, columns)
+
+
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    # numba's parallel loops set the number of OpenMP threads for the whole process; with another number torch rounds
+    # otherwise, and a run that has validated would go on differently from one that was resumed
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _code_statistics(database: CodeTable, distinct: int) -> dict[str, float]:

@@ -65,6 +65,8 @@ def test_values_are_those_of_the_functions(multi_label, device_counting):
         "recall@5",
         "precision@radius3",
         "recall@radius3",
+        "empty_queries",
+        "empty_balls@radius3",
         "bit_balance",
         "bit_correlation",
         "distinct_codes",
@@ -74,7 +76,7 @@ def test_values_are_those_of_the_functions(multi_label, device_counting):
     np.testing.assert_array_equal(result.curve.precision, curve.precision)
     assert metrics["precision@radius3"] == pytest.approx(curve.precision[3])
     assert metrics["recall@radius3"] == pytest.approx(curve.recall[3])
-    assert result.empty_balls == curve.empty_balls[3]
+    assert result.empty_balls == metrics["empty_balls@radius3"] == curve.empty_balls[3]
     assert (result.num_queries, result.num_database) == (QUERIES, ITEMS)
     assert result.num_distinct_codes == len(np.unique(codes[1]))
     assert metrics["distinct_codes"] == result.num_distinct_codes / ITEMS
@@ -147,6 +149,7 @@ def test_empty_queries_are_reported_and_dropped_on_request():
 
     zero, drop = result("zero"), result("drop")
     assert zero.empty_queries == drop.empty_queries == 5
+    assert zero.metrics["empty_queries"] == drop.metrics["empty_queries"] == 5.0
     for name in ("map@all", "precision@10", "recall@radius2"):
         assert drop.metrics[name] == pytest.approx(zero.metrics[name] * QUERIES / (QUERIES - 5))
 
@@ -235,3 +238,15 @@ def test_one_evaluation_has_one_kind_of_labels():
 def test_arguments_outside_their_choices_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         HammingRetrieval(**options)
+
+
+@pytest.mark.parametrize("ties", ["expected", "stable"])
+def test_the_compiled_loops_leave_torch_its_threads(ties):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            evaluated(ties=ties, device_counting="never")
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -42,9 +42,37 @@ def test_one_cycle_is_pytorchs_up_to_its_last_step():
 
 
 @pytest.mark.parametrize("schedule", [Constant(0.1), Cosine(0.1), Step([0.5], warmup=0.1)])
-def test_warmup_rises_linearly_from_zero(schedule):
-    assert [schedule.multiplier(share) for share in (0, 0.025, 0.05)] == pytest.approx([0, 0.25, 0.5])
-    assert schedule.multiplier(0.1) == pytest.approx(1)
+def test_warmup_rises_linearly_and_no_step_is_spent_at_zero(schedule):
+    assert [schedule.multiplier(share, unit=0.025) for share in (0, 0.025, 0.05)] == pytest.approx([0.25, 0.5, 0.75])
+    assert schedule.multiplier(0.1, unit=0.025) == pytest.approx(1)
+
+
+def test_warmup_of_five_epochs_is_that_of_ldam_drw():
+    found = ours(Step([0.8, 0.9], warmup=5 / 200, factor=0.01))
+    assert found[:7] == pytest.approx([0.1 * epoch / 5 for epoch in (1, 2, 3, 4, 5, 5, 5)])
+    assert (found[159], found[160], found[180]) == pytest.approx((0.1, 0.001, 0.00001))
+
+
+def test_a_warmup_shorter_than_an_epoch_is_none():
+    assert ours(Constant(0.05), steps=10) == [0.1] * 10
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (lambda: Constant(warmup=5), "schedule.warmup=5"),
+        (lambda: Cosine(warmup=1.0), "schedule.warmup=1.0"),
+        (lambda: Cosine(warmup=-0.1), "schedule.warmup=-0.1"),
+        (lambda: Step([0.5], warmup=float("nan")), "schedule.warmup=nan"),
+        (lambda: Step([120, 160]), "schedule.milestones=120"),
+        (lambda: OneCycle(rise=0.0), "schedule.rise=0.0"),
+        (lambda: OneCycle(rise=30), "schedule.rise=30"),
+    ],
+)
+def test_epochs_in_place_of_a_share_are_refused(build, key):
+    with pytest.raises(ValueError, match="a share of the run, not epochs") as error:
+        build()
+    assert str(error.value).startswith(key)
 
 
 def test_a_shorter_run_still_decays():

@@ -122,7 +122,7 @@ def test_alexnet_gives_the_relu_after_its_second_fully_connected_layer():
     seen = {}
     whole.classifier[6].register_forward_hook(lambda module, inputs, output: seen.update(features=inputs[0]))
     images = torch.rand(2, 3, 64, 64)
-    whole((images - backbone.pixel_mean) / backbone.pixel_std)
+    whole(backbone.normalise(images))
     features = backbone(images)
     assert features.shape == (2, 4096)
     assert (features >= 0).all()

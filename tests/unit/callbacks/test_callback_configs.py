@@ -9,6 +9,7 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 FILES = sorted([*(CONF / "callbacks").glob("*.yaml"), *(CONF / "logger").glob("*.yaml")])
 AROUND = {
     "paths": {"run_dir": "somewhere"},
+    "trainer": {"on_nonfinite": "stop"},
     "task": {"name": "greedyhash", "monitor": "map@all", "direction": "max"},
     "model": {"name": "tiny"},
     "data": {"name": "digits"},

@@ -241,3 +241,39 @@ def test_step_rows_of_the_cut_epoch_are_not_logged_twice(tmp_path):
     tables = [without_timing(read_rows(tmp_path / name / "metrics.csv")) for name in ("straight", "stopped")]
     assert tables[0] == tables[1]
     assert [row["step"] for row in tables[0]] == list(range(12))
+
+
+class ExactRegression(Regression):
+    """Keeps its validation values in float64, as the tasks do."""
+
+    def __init__(self, scores):
+        super().__init__(scores)
+        self.exact_metrics = {"test/score": 0.125}
+
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        epoch = self.trainer.current_epoch
+        self.exact_metrics |= {"val/score": self.scores[epoch], "val/other": epoch / 10}
+
+
+def test_exact_metrics_of_the_best_epoch_survive_a_resume(tmp_path):
+    def run(epochs, checkpoint=None):
+        fitting = trainer(epochs, kept(tmp_path))
+        fitting.fit(ExactRegression(SCORES), loader(), loader(16), ckpt_path=checkpoint, weights_only=True)
+        return fitting.checkpoint_callbacks[0]
+
+    run(2)
+    best = run(5, tmp_path / "checkpoints" / "last.ckpt")
+    assert best.best_metrics == {"val/score": 0.5, "val/other": 0.1}
+    best = run(6, tmp_path / "checkpoints" / "last.ckpt")
+    assert best.best_metrics == {"val/score": 0.6, "val/other": 0.5}
+    assert best.best_score == 0.6
+    for name in ("best", "last"):
+        (state,) = (s for key, s in load(tmp_path, name)["callbacks"].items() if key.startswith("BestCheckpoint"))
+        assert state["best_metrics"] == best.best_metrics
+
+
+def test_a_module_without_exact_metrics_has_its_score_alone(tmp_path):
+    best = fit(tmp_path, 2).checkpoint_callbacks[0]
+    assert best.best_metrics == {}
+    assert best.best_score == pytest.approx(0.5)

@@ -36,9 +36,9 @@ class Line(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
-def fit(guard, poison, **options):
+def fit(guard, poison, task=Line, **options):
     samples = [{"x": torch.tensor(0.5), "index": torch.tensor(i)} for i in range(12)]
-    module = Line(poison)
+    module = task(poison)
     trainer = L.Trainer(
         max_epochs=1, accelerator="cpu", callbacks=[guard], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, **options,
@@ -92,3 +92,31 @@ def test_counts_survive_a_resume(tmp_path):
     resumed = FiniteGuard(str(tmp_path), "skip")
     resumed.load_state_dict(guard.state_dict())
     assert (resumed.skipped, resumed.scaler_skips) == (1, 0)
+
+
+class Normed(Line):
+    """A line behind a batch norm, whose running statistics a bad batch would poison."""
+
+    def __init__(self, poison):
+        super().__init__(poison)
+        self.norm = torch.nn.BatchNorm1d(1)
+        self.statistics = []
+
+    def training_step(self, batch, batch_idx):
+        x = batch["x"][:, None]
+        if 7 in batch["index"]:
+            x = x * self.poison
+        return (self.weight * self.norm(x) - 1).pow(2).mean()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        self.statistics.append(torch.cat([buffer.flatten() for buffer in self.norm.buffers()]))
+
+
+@pytest.mark.parametrize(("accumulate", "bad", "before"), [(1, 3, 2), (2, 3, 1)])
+def test_skip_puts_the_buffers_back(tmp_path, accumulate, bad, before):
+    module, error = fit(FiniteGuard(str(tmp_path), "skip"), float("nan"), Normed, accumulate_grad_batches=accumulate)
+    assert error is None
+    assert torch.equal(module.statistics[bad], module.statistics[before])
+    assert not torch.equal(module.statistics[bad + 1], module.statistics[bad])
+    assert all(torch.isfinite(values).all() for values in (module.statistics[-1], module.norm.weight))

@@ -133,3 +133,29 @@ def test_real_files_give_the_published_sizes(protocol: int, sizes: tuple[int, in
     assert data.class_counts.tolist() == [sizes[0] // 10] * 10
     again = Cifar10Retrieval(split_file=data.split_path, **settings)
     assert again.fingerprint == data.fingerprint
+
+
+def test_protocol_2_is_drawn_by_no_seed(tiny_cifar: TinyCifar, tmp_path: Path) -> None:
+    tiny_cifar.write_python(tmp_path)
+    settings: dict[str, Any] = {"root": tmp_path, "protocol": 2, "verify": "off", "image_size": 32, "seed": 0}
+    data = Cifar10Retrieval(split_seed=1, split_dir=tmp_path, **settings)
+    assert data.splits.seed is None
+    assert data.split_path == tmp_path / "cifar10-protocol-2.json"
+    again = Cifar10Retrieval(split_seed=2, split_file=data.split_path, **settings)
+    assert again.fingerprint == data.fingerprint
+
+
+def test_a_part_held_out_of_protocol_2_is_drawn_by_its_seed(tiny_cifar: TinyCifar, tmp_path: Path) -> None:
+    tiny_cifar.write_python(tmp_path)
+    settings: dict[str, Any] = {
+        "root": tmp_path,
+        "protocol": 2,
+        "verify": "off",
+        "image_size": 32,
+        "seed": 0,
+        "val_fraction": 0.2,
+    }
+    data = Cifar10Retrieval(split_seed=1, split_dir=tmp_path, **settings)
+    assert data.splits.seed == 1
+    with pytest.raises(UserError, match=r"data\.split_seed=1, the settings say 2"):
+        Cifar10Retrieval(split_seed=2, split_file=data.split_path, **settings).setup()

@@ -123,12 +123,22 @@ def test_verify_has_three_choices() -> None:
         check_verify("maybe")
 
 
-def test_the_python_folder_is_preferred_and_an_incomplete_one_is_refused(tiny_cifar: TinyCifar, tmp_path: Path) -> None:
+def test_the_python_folder_is_preferred_where_it_is_complete(tiny_cifar: TinyCifar, tmp_path: Path) -> None:
     tiny_cifar.write_binary(tmp_path)
     tiny_cifar.write_python(tmp_path)
     assert find_distribution(tmp_path, CIFAR10) == CIFAR10_PYTHON
     (tmp_path / "cifar-10-batches-py" / "data_batch_2").unlink()
+    assert find_distribution(tmp_path, CIFAR10) == CIFAR10_BINARY
+
+
+def test_incomplete_folders_alone_are_refused(tiny_cifar: TinyCifar, tmp_path: Path) -> None:
+    tiny_cifar.write_python(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_2").unlink()
     with pytest.raises(UserError, match=r"cifar-10-batches-py lacks data_batch_2;"):
+        find_distribution(tmp_path, CIFAR10)
+    tiny_cifar.write_binary(tmp_path)
+    (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").unlink()
+    with pytest.raises(UserError, match=r"lacks data_batch_2; .*-bin lacks test_batch.bin;"):
         find_distribution(tmp_path, CIFAR10)
 
 

@@ -101,6 +101,8 @@ def test_training_curves(tmp_path):
             "step": 10 * epoch,
             "train/loss": 1 / (epoch + 1),
             "val/map@all": 0.5,
+            "val/empty_queries": 1.0,
+            "val/empty_balls@radius2": 0.0,
             "train/data_wait": 0.1,
         }
         for epoch in range(3)
@@ -111,6 +113,21 @@ def test_training_curves(tmp_path):
     loss, validation = figure.axes
     assert loss.lines[0].get_ydata().tolist() == [1, 1 / 2, 1 / 3]
     assert [line.get_label() for line in validation.lines] == ["val/map@all"]
+
+
+def test_legends_of_training_curves_cover_no_curve(tmp_path):
+    names = ["val/map@all", "val/precision@10", "val/recall@10", "val/precision@radius2", "val/recall@radius2"]
+    rows = [{"epoch": epoch, "step": epoch, "train/loss": 1.0, **dict.fromkeys(names, epoch / 3)} for epoch in range(3)]
+    write_rows(tmp_path / "metrics.csv", columns_of(rows), rows)
+    picture = training_curves_picture(tmp_path / "metrics.csv")
+    picture.save(tmp_path / "curves.png")
+    width, height = picture.figure.bbox.size
+    for axes in picture.figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        assert not legend.overlaps(axes.get_window_extent())
+        assert not legend.overlaps(axes.xaxis.label.get_window_extent())
+        assert 0 <= legend.x0 <= legend.x1 <= width
+        assert 0 <= legend.y0 <= legend.y1 <= height
 
 
 def test_one_epoch_is_no_curve(tmp_path):

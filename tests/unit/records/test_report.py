@@ -84,6 +84,22 @@ def test_tables_are_whole(run):
         assert len(widths) == 1
 
 
+def test_headline_begins_with_the_metric_that_chose_the_epoch(run):
+    record = started(run, monitor="val/map@1000")
+    metrics = {"accuracy": 0.5, "precision@10": 0.25, "map@1000": 0.75, "empty_queries": 1200.0}
+    record.finish({f"test/{name}": value for name, value in metrics.items()}, 0.8)
+    page = write_report(run).read_text(encoding="utf-8")
+    lines = page[page.index("## Result") : page.index("## Settings")].splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    assert rows[1:] == [
+        "| map@1000 | 0.7500 |",
+        "| precision@10 | 0.2500 |",
+        "| accuracy | 0.5000 |",
+        "| best val/map@1000 (max) | 0.8000 |",
+    ]
+    assert "| `test/empty_queries` | 1,200 |" in page
+
+
 def test_failed_run_has_a_report_with_its_reason(run):
     started(run).fail("the loss is not finite")
     page = write_report(run).read_text(encoding="utf-8")
