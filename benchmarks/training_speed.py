@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import lightning as L
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules.base import LabelledImages, RetrievalDataModule
 from datamodules.images import ImageArray

@@ -44,6 +44,7 @@ PARTS = {
                 "use_distributed_sampler",
                 "num_sanity_val_steps",
                 "enable_model_summary",
+                "enable_progress_bar",
             }
         ),
     ),
@@ -129,6 +130,8 @@ def build_trainer(config: Config, data: Any) -> Trainer:
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        # without our own bar Lightning would put up one of its own
+        enable_progress_bar=config["callbacks"].get("progress") is not None,
         limit_val_batches=config["trainer"]["limit_val_batches"] if validates else 0,
     )
 

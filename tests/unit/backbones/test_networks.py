@@ -73,6 +73,7 @@ def test_cifar_resnet_forward_equals_a_plain_walk_through_its_layers():
     assert torch.allclose(network(x), y.mean(dim=(2, 3)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tiny_stays_tiny_and_learns_the_digits():
     digits = load_digits()
     images = F.interpolate(torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, size=16)
