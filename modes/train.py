@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.profilers import Profiler
 from omegaconf import DictConfig, OmegaConf
 
 from callbacks.checkpoints import BestCheckpoint
@@ -17,6 +18,7 @@ from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
 from modes import build, screen
 from modes.life import Settings, live
+from records.atomic_file import write_text
 from records.environment import hardware, is_first_process
 from records.errors import UserError
 from records.report import write_report
@@ -105,8 +107,18 @@ def complete(record: RunRecord, task: TaskModule, trainer: L.Trainer, run: RunDi
     metrics = task.exact_metrics if best is None else {**task.exact_metrics, **best.best_metrics}
     record.finish(metrics, None if best is None else best.best_score)
     if trainer.is_global_zero:
+        keep_profile(trainer, run)
         write_report(run)
         screen.show_end(record.result, run)
+
+
+def keep_profile(trainer: L.Trainer, run: RunDirectory) -> None:
+    """Print what a profiler measured and keep it in the run directory, where there is one."""
+    profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
+    table = profiler.summary()
+    if table:
+        write_text(run.path / "profile.txt", table)
+        screen.say(table)
 
 
 def best_checkpoint(trainer: L.Trainer) -> BestCheckpoint | None:

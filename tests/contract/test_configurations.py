@@ -11,6 +11,7 @@ from launch.compose import compose_config
 from launch.groups import CONF, choice_names, group_names
 from launch.plugins import check_plugin
 from modes import build, train
+from records.metrics_file import read_rows
 from records.result import read_result
 
 ALL_CHOICES = [(group, name) for group in group_names() for name in choice_names(group)]
@@ -78,3 +79,23 @@ def test_every_task_trains_one_step(task, tmp_path):
     result = read_result(tmp_path / "result.json")
     assert result.status == "completed"
     assert f"test/{compose_config(overrides).task.monitor}" in result.metrics
+
+
+def debug_run(profile, directory, *overrides):
+    overrides = [f"debug={profile}", "trainer.accelerator=cpu", f"paths.run_dir='{directory}'", *overrides]
+    assert train.run(compose_config(overrides), overrides) == 0
+    return read_rows(directory / "metrics.csv")
+
+
+@pytest.mark.slow
+def test_overfit_repeats_the_same_batches_until_they_are_learnt(tmp_path):
+    losses = [row["train/loss"] for row in debug_run("overfit", tmp_path) if "train/loss" in row]
+    assert len(losses) == 50
+    assert losses[-1] < 0.1 * losses[0]
+    assert not any(name.startswith("val/") for row in read_rows(tmp_path / "metrics.csv") for name in row)
+
+
+def test_profile_says_where_the_time_goes(tmp_path, capsys):
+    debug_run("profile", tmp_path, "trainer.limit_train_batches=2", "trainer.limit_val_batches=1")
+    assert "run_training_batch" in (tmp_path / "profile.txt").read_text()
+    assert "run_training_batch" in capsys.readouterr().out
