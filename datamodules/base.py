@@ -296,7 +296,7 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def epoch(self) -> int:
         """The epoch a training loader is built for; 0 without a trainer, and where the same batches are overfit."""
-        if self.trainer is None or self.trainer.overfit_batches:
+        if self.trainer is None or self.trainer.overfit_batches:  # type: ignore[attr-defined]
             return 0
         # current_epoch still counts the old epoch when the first loader after a resume is built.
         return self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
