@@ -1,6 +1,12 @@
 """What every test starts from."""
 
+import signal
+
 import pytest
+
+# a shell starts background jobs with Ctrl-C ignored, and every run that a test starts would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
