@@ -55,6 +55,12 @@ def child_of(directory):
     raise AssertionError(f"no process runs in {directory}")
 
 
+def rows_of(directory):
+    table = directory / "metrics.csv"
+    rows = csv.DictReader(table.read_text().splitlines()) if table.is_file() else []
+    return [{"train/loss": "", **row} for row in rows]
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the job to kill in /proc")
 def test_a_killed_job_ends_nothing_and_resuming_runs_only_it(tmp_path):
     sweep = tmp_path / "a sweep"
@@ -62,7 +68,9 @@ def test_a_killed_job_ends_nothing_and_resuming_runs_only_it(tmp_path):
     parent = subprocess.Popen(
         command(*arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    wait_for((sweep / "0" / "checkpoints" / "last.ckpt").is_file)
+    # an epoch's row follows its checkpoint
+    wait_for(lambda: any(row["train/loss"] for row in rows_of(sweep / "0")))
+    assert (sweep / "0" / "checkpoints" / "last.ckpt").is_file()
     os.kill(child_of(sweep / "0"), signal.SIGKILL)
     _, errors = parent.communicate(timeout=200)
     assert parent.returncode == 1, errors
@@ -77,7 +85,7 @@ def test_a_killed_job_ends_nothing_and_resuming_runs_only_it(tmp_path):
     assert result(sweep / "1") == whole
     resumed = result(sweep / "0")
     assert (resumed["status"], len(resumed["resumed_from"])) == ("completed", 1)
-    epochs = [row["epoch"] for row in csv.DictReader((sweep / "0" / "metrics.csv").open()) if row["train/loss"]]
+    epochs = [row["epoch"] for row in rows_of(sweep / "0") if row["train/loss"]]
     assert epochs == [str(epoch) for epoch in range(5)], "it went on from its checkpoint"
     (row,) = table(sweep)
     assert (row["jobs"], row["completed"], row["failures"]) == ("2", "2", "")

@@ -23,7 +23,9 @@ def contents(loader: Iterable[Batch]) -> list[tuple[bytes, list[int], list[int]]
 
 
 class StandInTrainer:
-    """The three facts a data module asks a trainer for."""
+    """The four facts a data module asks a trainer for."""
+
+    overfit_batches = 0
 
     class FitLoop:
         class EpochProgress:
