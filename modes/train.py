@@ -147,6 +147,13 @@ def interruptible(call: Callable[[], object]) -> None:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from stop
         raise
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UserError(
+            "the checkpoint does not fit this configuration: leave out the task.* and model.* values that differ from "
+            f"the run's config.yaml, or start a new run with them. {' '.join(str(error).split())}"
+        ) from error
 
 
 def quieten_lightning() -> None:

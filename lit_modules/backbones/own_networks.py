@@ -13,7 +13,7 @@ from lit_modules.backbones.cifar_resnet import BLOCKS_PER_STAGE, CifarResNet
 from lit_modules.backbones.network import CIFAR_MEAN, CIFAR_STD, NetworkDescription
 from lit_modules.backbones.pretrained import PretrainedRecord, Requested, check_requested, find_weights
 from lit_modules.backbones.tiny import TinyConvNet
-from lit_modules.backbones.weights_file import load_state_dict, read_state_dict
+from lit_modules.backbones.weights_file import start_from_file
 from records.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def build_own(
     if image_size is not None and image_size < 4:
         raise UserError(f"model.image_size={image_size}: {architecture} needs at least 4 pixels")
     if weights_file is not None:
-        report = load_state_dict(network, read_state_dict(weights_file), weights_file)
-        record = PretrainedRecord(pretrained, True, f"weights_file {weights_file.name}: {report.text}")
+        record = start_from_file(network, weights_file, pretrained)
     else:
         _, record = find_weights(pretrained, None, architecture)
     description = NetworkDescription(

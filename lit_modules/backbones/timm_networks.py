@@ -25,7 +25,7 @@ from lit_modules.backbones.pretrained import (
     reading,
     require_file,
 )
-from lit_modules.backbones.weights_file import StateDict, load_state_dict, read_state_dict
+from lit_modules.backbones.weights_file import StateDict, start_from_file
 from records.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def build_timm(
         arguments["img_size"] = image_size
     network = _create(origin, architecture, path, arguments)
     if weights_file is not None:
-        report = load_state_dict(network, read_state_dict(weights_file), weights_file, _converter(network))
-        record = PretrainedRecord(pretrained, True, f"weights_file {weights_file.name}: {report.text}")
+        record = start_from_file(network, weights_file, pretrained, _converter(network))
     description = _describe(network, architecture, image_size, origin.config)
     _refuse_cropping(network, architecture, description.image_size)
     return description, record

@@ -18,7 +18,7 @@ from lit_modules.backbones.pretrained import (
     find_weights,
     reading,
 )
-from lit_modules.backbones.weights_file import load_state_dict, read_state_dict
+from lit_modules.backbones.weights_file import read_state_dict, start_from_file
 from records.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def build_torchvision(
             network.load_state_dict(read_state_dict(path))
     rule.cut(network)
     if weights_file is not None:
-        report = load_state_dict(network, read_state_dict(weights_file), weights_file)
-        record = PretrainedRecord(pretrained, True, f"weights_file {weights_file.name}: {report.text}")
+        record = start_from_file(network, weights_file, pretrained)
     description = NetworkDescription(
         network=network,
         num_features=rule.num_features,

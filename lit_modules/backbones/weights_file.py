@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lit_modules.backbones.pretrained import PretrainedRecord, Requested
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -174,3 +175,18 @@ def _refuse_misfits(
 def _shortened(names: tuple[str, ...], at_most: int = 6) -> str:
     rest = len(names) - at_most
     return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def start_from_file(
+    network: nn.Module,
+    path: Path,
+    requested: Requested,
+    convert: Callable[[StateDict, nn.Module], Mapping[str, Tensor]] | None = None,
+) -> PretrainedRecord:
+    """Load a local file in place of the published weights; return the record of it.
+
+    Raises:
+        UserError: the file cannot be read, or does not fit the network.
+    """
+    report = load_state_dict(network, read_state_dict(path), path, convert)
+    return PretrainedRecord(requested, True, f"weights_file {path.name}: {report.text}")

@@ -113,6 +113,9 @@ def test_a_run_leaves_a_directory_that_can_be_tested_again(tmp_path):
     assert refused.returncode == 2
     assert "completed" in refused.stderr
     assert run("mode=test", f"run={moved}", "task=greedyhash", cwd=tmp_path).returncode == 2
+    unfit = run("mode=test", f"run={moved}", "task.bits=24", cwd=tmp_path)
+    assert unfit.returncode == 1
+    assert "leave out the task.* and model.* values" in unfit.stderr
 
 
 def test_no_run_directory_is_a_clear_error(tmp_path):
