@@ -84,6 +84,8 @@ def hand_to_hydra(line: CommandLine) -> int:
         settings = HydraConfig.get()
         for key in ("data_dir", "output_dir"):
             config.paths[key] = str(Path(config.paths[key]).absolute())
+        if config.get("init_from") is not None:
+            config.init_from = str(Path(config.init_from).absolute())
         config.paths.run_dir = settings.runtime.output_dir
         run = import_module(f"modes.{config.mode}").run
         try:

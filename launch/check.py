@@ -279,5 +279,7 @@ def _check_paths(config: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(key, f"there is no file {file}")
     for key in ("run", "init_from"):
         path = config.get(key)
-        if path is not None and not Path(path).exists():
+        # a run that exists has its weights: where they came from may be gone
+        is_needed = key == "run" or config.get("run") is None
+        if path is not None and is_needed and not Path(path).exists():
             yield Problem(key, f"there is no {path}", mend="a run directory holds config.yaml and checkpoints/")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from lit_modules.backbones.backbone import Backbone
@@ -52,6 +53,7 @@ class TaskModule(L.LightningModule):
         self.labels = labels
         self.optimization = optimization
         self.exact_metrics: dict[str, float] = {}
+        self.is_backbone_frozen = False
 
     @abstractmethod
     def head(self, features: Tensor) -> Outputs:
@@ -62,9 +64,27 @@ class TaskModule(L.LightningModule):
         """Return the loss to minimise under the key `loss`, and its parts under their own names, each a scalar."""
 
     def encode(self, batch: Batch) -> Tensor:
-        """Return features (B, D) of the batch's images (B, 3, H, W)."""
-        features: Tensor = self.backbone(batch["image"])
+        """Return features (B, D) of the batch's images (B, 3, H, W), or those that it carries from a cache."""
+        if "feature" in batch:
+            return batch["feature"]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_backbone_frozen):
+            features: Tensor = self.backbone(batch["image"])
         return features
+
+    def freeze_backbone(self) -> None:
+        """Keep the backbone as it is: no gradient, and its batch norms in evaluation mode."""
+        self.is_backbone_frozen = True
+        self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TaskModule:
+        """Set the mode of all but a frozen backbone."""
+        super().train(mode)
+        if self.is_backbone_frozen:
+            self.backbone.eval()
+        return self
+
+    def started_from(self, loaded: tuple[str, ...]) -> None:
+        """Be told, before training, which parameters of the head `init_from` has loaded; most methods need not know."""
 
     def forward(self, batch: Batch) -> Outputs:
         """Return the head's outputs for a batch."""

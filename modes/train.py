@@ -16,7 +16,7 @@ from callbacks.checkpoints import BestCheckpoint
 from launch.run_stamp import is_restarted
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
-from modes import build, screen
+from modes import build, initial, screen
 from modes.life import Settings, live
 from records.atomic_file import write_text
 from records.environment import hardware, is_first_process
@@ -68,13 +68,17 @@ def train(settings: Settings, record: RunRecord) -> None:
     backbone = build.build_backbone(settings)
     data = build.build_data(settings, backbone)
     task = build.build_task(settings, backbone, data)
+    initial.prepare(settings, task, is_resumed=run.last_checkpoint.is_file())
     trainer = build.build_trainer(settings, data)
     describe(record, task, data, trainer)
     screen.show_start(settings, task, data, trainer, run)
-    with record.measure("training"):
-        fit(trainer, task, data, run)
-    with record.measure("testing"):
-        test(trainer, task, data, chosen_checkpoint(trainer, run, record))
+    if initial.frozen_part(settings) == "all":
+        evaluate_untrained(trainer, task, data, run, record)
+    else:
+        with record.measure("training"):
+            fit(trainer, task, data, run)
+        with record.measure("testing"):
+            test(trainer, task, data, chosen_checkpoint(trainer, run, record))
     complete(record, task, trainer, run)
 
 
@@ -84,6 +88,14 @@ def fit(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory) -> N
     if checkpoint:
         screen.say(f"Going on from the last whole epoch: {checkpoint}")
     interruptible(lambda: trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True))
+
+
+def evaluate_untrained(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory, record: RunRecord) -> None:
+    """Test the weights that the task starts with, and keep them as the run's checkpoint."""
+    with record.measure("testing"):
+        test(trainer, task, data, None)
+    trainer.save_checkpoint(run.last_checkpoint)
+    record.describe(checkpoint_used="last")
 
 
 def test(trainer: L.Trainer, task: TaskModule, data: Any, checkpoint: Path | None) -> None:

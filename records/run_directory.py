@@ -9,6 +9,7 @@ from pathlib import Path
 from records.errors import UserError
 
 MAX_CANDIDATES = 5
+STAGE = "stage"
 MAX_VISITED_FOLDERS = 2000
 
 
@@ -90,6 +91,17 @@ class RunDirectory:
     def wandb_run_id(self) -> Path:
         """The Weights & Biases identity of this run, kept so that a resumed run continues it."""
         return self.path / "wandb" / "run_id.txt"
+
+
+def stage_directories(path: Path) -> list[Path]:
+    """Return the folders `stage1`, `stage2`, ... of a run in stages, in order; none for any other run."""
+    numbers = {folder: folder.name.removeprefix(STAGE) for folder in path.glob(f"{STAGE}*") if folder.is_dir()}
+    return sorted((one for one in numbers if numbers[one].isdigit()), key=lambda folder: int(numbers[folder]))
+
+
+def last_stage(path: Path) -> Path:
+    """Return the folder of the last stage of a run in stages, and the folder itself for any other run."""
+    return [path, *stage_directories(path)][-1]
 
 
 def open_run(path: str | os.PathLike[str]) -> RunDirectory:

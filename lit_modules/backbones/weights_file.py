@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 StateDict = dict[str, Tensor]
+# The setting that names a weight file, in errors.
+KEY = "model.weights_file"
 # Where training programs put the weights inside a checkpoint; averaged weights, if any, are the published ones.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module")
 # First components of the names that classifiers have; a backbone has none, so their loss is expected.
@@ -50,30 +52,32 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: Path, key: str = KEY) -> StateDict:
     """Read the tensors of a .safetensors file or a PyTorch checkpoint to the CPU, nested containers opened.
+
+    `key` is the setting that names the file, for the errors.
 
     Raises:
         UserError: no such file; a TorchScript archive; Python objects beyond tensors; no tensors by name.
     """
     if not path.is_file():
-        raise UserError(f"model.weights_file={path}: no such file")
+        raise UserError(f"{key}={path}: no such file")
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path, device="cpu")
         except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(f"model.weights_file={path}: not a readable safetensors file: {error}") from error
-    _refuse_torchscript(path)
+            raise UserError(f"{key}={path}: not a readable safetensors file: {error}") from error
+    _refuse_torchscript(path, key)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(
-            f"model.weights_file={path}: torch.load(weights_only=True) refuses it: the file is damaged, or holds "
+            f"{key}={path}: torch.load(weights_only=True) refuses it: the file is damaged, or holds "
             "Python objects beside tensors and would run code. In the environment it came from, save only the "
             "weights: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'). "
             f"({str(error).splitlines()[0]})"
         ) from error
-    return _open_containers(content, path)
+    return _open_containers(content, path, key)
 
 
 def load_state_dict(
@@ -81,6 +85,7 @@ def load_state_dict(
     state: StateDict,
     path: Path,
     convert: Callable[[StateDict, nn.Module], Mapping[str, Tensor]] | None = None,
+    key: str = KEY,
 ) -> LoadReport:
     """Load what fits by name into `network` and report the rest.
 
@@ -98,7 +103,7 @@ def load_state_dict(
     if convert is not None:
         inside = convert(dict(inside), network)
     matched = tuple(name for name in expected if name in inside)
-    _refuse_misfits(matched, inside, expected, path)
+    _refuse_misfits(matched, inside, expected, path, key)
     # Checkpoints older than PyTorch 0.4.1 lack these counters, and nothing but a momentum of None reads them.
     missing = tuple(n for n in expected if n not in inside and not n.endswith("num_batches_tracked"))
     unused = tuple(name for name in inside if name not in expected)
@@ -106,27 +111,27 @@ def load_state_dict(
     report = LoadReport(matched, missing, unused + tuple(outside), prefix)
     if missing or any(name.split(".")[0] not in CLASSIFIERS for name in unused):
         warnings.warn(
-            f"model.weights_file={path}: the file and the network differ: {report.text}",
+            f"{key}={path}: the file and the network differ: {report.text}",
             RunWarning,
             stacklevel=2,
         )
     return report
 
 
-def _refuse_torchscript(path: Path) -> None:
+def _refuse_torchscript(path: Path, key: str) -> None:
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise UserError(
-            f"model.weights_file={path}: a TorchScript archive, which holds a program and not only weights. "
+            f"{key}={path}: a TorchScript archive, which holds a program and not only weights. "
             "Turn it into weights where you trust it: "
             "safetensors.torch.save_file(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.safetensors')"
         )
 
 
-def _open_containers(content: Any, path: Path) -> StateDict:
+def _open_containers(content: Any, path: Path, key: str) -> StateDict:
     while isinstance(content, Mapping):
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         inner = next((k for k in CONTAINERS if isinstance(content.get(k), Mapping)), None)
@@ -137,7 +142,7 @@ def _open_containers(content: Any, path: Path) -> StateDict:
         content = content[inner]
     keys = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
     raise UserError(
-        f"model.weights_file={path}: no tensors by name in it; found {keys}, looked for tensors at the top or "
+        f"{key}={path}: no tensors by name in it; found {keys}, looked for tensors at the top or "
         f"below one of {', '.join(CONTAINERS)}"
     )
 
@@ -153,11 +158,11 @@ def _best_prefix(state: StateDict, expected: Mapping[str, Tensor]) -> str:
 
 
 def _refuse_misfits(
-    matched: tuple[str, ...], state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path
+    matched: tuple[str, ...], state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, key: str
 ) -> None:
     if not matched:
         raise UserError(
-            f"model.weights_file={path}: no tensor of the file fits the network by name. The file has "
+            f"{key}={path}: no tensor of the file fits the network by name. The file has "
             f"{_shortened(tuple(state))}; the network has {_shortened(tuple(expected))}. Is model.architecture right?"
         )
     misfits = [
@@ -167,7 +172,7 @@ def _refuse_misfits(
     ]
     if misfits:
         raise UserError(
-            f"model.weights_file={path}: tensors of another shape than the network's: "
+            f"{key}={path}: tensors of another shape than the network's: "
             f"{_shortened(tuple(misfits))}. Are model.architecture, its options and model.image_size those of the file?"
         )
 

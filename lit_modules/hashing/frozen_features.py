@@ -5,11 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor
 
-from lit_modules.base import Batch
 from lit_modules.hashing.base import HashingModule
 from records.notices import RunWarning
 
@@ -17,24 +14,12 @@ from records.notices import RunWarning
 class FrozenFeatures(HashingModule):
     """A hashing method on the features of a backbone in evaluation mode and without gradient.
 
-    The features are those of `model.pretrained=true`, or of `model.weights_file=FILE`, which may be a run's own
-    checkpoint.
+    The features are those of `model.pretrained=true`, of `model.weights_file=FILE`, or of `init_from=RUN`.
     """
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
-        self.backbone.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> FrozenFeatures:
-        """Set the mode of all but the backbone, whose batch norms must keep what they were loaded with."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Return features (B, D) of the batch's images, without gradient."""
-        with torch.no_grad():
-            return super().encode(batch)
+        self.freeze_backbone()
 
     def on_fit_start(self) -> None:
         """Warn where the features are those of random weights."""
@@ -42,7 +27,7 @@ class FrozenFeatures(HashingModule):
         if not self.backbone.pretrained.used:
             rank_zero_only(warnings.warn)(
                 f"model={self.backbone.name}: the features come from random weights, which this task does not train; "
-                "choose model.pretrained=true, model.weights_file=FILE, or a model that has published weights",
+                "choose model.pretrained=true, model.weights_file=FILE, init_from=RUN, or a model with published weights",
                 RunWarning,
                 stacklevel=2,
             )

@@ -1,0 +1,81 @@
+"""Where a new run's weights come from (`init_from`), and what of the network stays as it is (`freeze`)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, cast
+
+from lit_modules.base import TaskModule
+from lit_modules.initial_weights import PARTS, start_from
+from modes.life import Settings
+from records.errors import UserError
+from records.notices import RunWarning
+from records.run_directory import RunDirectory, last_stage
+
+Frozen = Literal["none", "backbone", "all"]
+FREEZE: tuple[Frozen, ...] = ("none", "backbone", "all")
+
+
+def prepare(settings: Settings, task: TaskModule, is_resumed: bool) -> None:
+    """Load what `init_from` names into a new run's task, and freeze what `freeze` says.
+
+    Raises:
+        UserError: an unknown choice, or weights that cannot be read or do not fit.
+    """
+    _check_choice("init_parts", settings["init_parts"], PARTS)
+    if settings["init_from"] is not None:
+        file = checkpoint_of_source(Path(settings["init_from"]))
+        if is_resumed:
+            # the checkpoint of this run holds the weights; their origin may be gone by now
+            task.backbone.pretrained = replace(task.backbone.pretrained, used=True, source=f"init_from {file.name}")
+        else:
+            start_from(task, file, settings["init_parts"], settings["init_keys"])
+    if frozen_part(settings) != "none":
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
+        task.freeze_backbone()
+        if not task.backbone.pretrained.used:
+            warnings.warn(
+                f"freeze={frozen_part(settings)}: the backbone's weights are random, and stay so; "
+                "name trained ones by init_from=RUN, model.weights_file=FILE or model.pretrained=true",
+                RunWarning,
+                stacklevel=2,
+            )
+
+
+def frozen_part(settings: Settings) -> Frozen:
+    """Return what is frozen: `freeze`, or where that is null what the task says for a start from trained weights.
+
+    Raises:
+        UserError: an unknown choice.
+    """
+    chosen = settings["freeze"]
+    if chosen is None:
+        return cast(Frozen, settings["task"].get("freeze", "none")) if settings["init_from"] is not None else "none"
+    _check_choice("freeze", chosen, FREEZE)
+    return cast(Frozen, chosen)
+
+
+def checkpoint_of_source(source: Path) -> Path:
+    """Return the checkpoint that `init_from` names: a file itself, or a run's best one, else its last.
+
+    Raises:
+        UserError: a folder without a checkpoint.
+    """
+    if not source.is_dir():
+        return source
+    run = RunDirectory(last_stage(source))
+    found = next((file for file in (run.best_checkpoint, run.last_checkpoint) if file.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"init_from={source}: no checkpoints/best.ckpt or checkpoints/last.ckpt in it; "
+            "name a run directory or a checkpoint file"
+        )
+    return found
+
+
+def _check_choice(key: str, value: object, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise UserError(f"{key}={value} is not a choice; choices: {', '.join(choices)}")
