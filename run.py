@@ -18,10 +18,11 @@ from launch.compose import HYDRA_VERSION_BASE
 from launch.groups import CONF, CONFIG_NAME
 from launch.help import help_page
 from launch.problems import Problem, as_text
+from launch.stages import is_in_stages, run_stages
 from launch.stored import stored_config
 from launch.sweep_plan import resumed_line
 from records.errors import UserError
-from records.run_directory import open_run
+from records.run_directory import last_stage, open_run
 
 EXIT_FAILED = 1
 EXIT_WRONG_COMMAND = 2
@@ -63,12 +64,16 @@ def refuse(problems: list[Problem]) -> int:
 
 def act_on_run(line: CommandLine, run: str) -> int:
     """Do a later action on a run directory: its stored configuration is the base."""
-    config, problems = stored_config(open_run(Path(run)), line.overrides)
+    is_training = line.value_of("mode") in (None, "train")
+    directory = Path(run) if is_training else last_stage(Path(run).expanduser())
+    config, problems = stored_config(open_run(directory), line.overrides)
     if config is None:
         return refuse(problems)
     if line.flags.cfg:
         print(OmegaConf.to_yaml(config))
         return 0
+    if is_in_stages(config):
+        return run_stages(config, list(line.overrides), is_resumed=True)
     return int(import_module(f"modes.{config.mode}").run(config, overrides=list(line.overrides)))
 
 
@@ -87,9 +92,12 @@ def hand_to_hydra(line: CommandLine) -> int:
         if config.get("init_from") is not None:
             config.init_from = str(Path(config.init_from).absolute())
         config.paths.run_dir = settings.runtime.output_dir
-        run = import_module(f"modes.{config.mode}").run
+        overrides = list(settings.overrides.task)
         try:
-            exit_codes.append(int(run(config, overrides=list(settings.overrides.task))))
+            if is_in_stages(config):
+                exit_codes.append(run_stages(config, overrides))
+            else:
+                exit_codes.append(int(import_module(f"modes.{config.mode}").run(config, overrides=overrides)))
         except UserError as error:
             # Hydra would show a traceback of it
             print(error, file=sys.stderr)

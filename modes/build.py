@@ -23,7 +23,7 @@ Config = Mapping[str, Any]
 
 OPTIMIZATION_KEYS = ("lr", "weight_decay", "backbone_lr_scale", "layer_decay", "decay_norm_and_bias")
 METADATA = {
-    "task": frozenset({"name", "needs", "monitor", "direction", "freeze", "cache_features", "stage", "stages"}),
+    "task": frozenset({"name", "needs", "monitor", "direction", "freeze", "cache_features", "stages"}),
     "model": frozenset({"suggested"}),
     "data": frozenset({"name", "provides", "map_cut"}),
     "trainer": frozenset({"on_nonfinite", "compile"}),

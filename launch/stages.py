@@ -1,0 +1,208 @@
+"""A task in stages: each stage is a run of its own, in a process and a directory of its own, after the one before.
+
+`task.stages` lists what each stage changes of the configuration, `task.stage=N` runs one of them alone. The run's own
+directory holds `stage1`, `stage2`, ... and a record of the whole, so that it resumes stage by stage.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from launch.groups import CONF
+from launch.jobs import RUN
+from launch.paths import quote_paths
+from launch.processes import POLL_SECONDS, Child, Terminated, stop_all, termination_as_exception
+from records.atomic_file import write_text
+from records.environment import is_first_process
+from records.errors import UserError
+from records.override_set import override_settings
+from records.report import write_report
+from records.result import Result, RunRecord, read_result
+from records.run_directory import STAGE, RunDirectory
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+def is_in_stages(config: DictConfig) -> bool:
+    """Tell whether a configuration asks for a training in stages, all of them."""
+    task = config.task
+    return config.mode == "train" and bool(task.get("stages")) and task.get("stage") is None
+
+
+def run_stages(config: DictConfig, overrides: Sequence[str], is_resumed: bool = False) -> int:
+    """Run every stage that is not completed yet, one after another; return the exit code.
+
+    Args:
+        config: the composed configuration, or the stored one of the run that is resumed.
+        overrides: what was typed.
+        is_resumed: whether the run directory is to hold the earlier attempt.
+
+    Raises:
+        UserError: another run lies in the directory, or the run to resume is completed.
+    """
+    run = RunDirectory(Path(config.paths.run_dir))
+    earlier = read_result(run.result) if run.result.is_file() else None
+    _refuse(run, earlier, is_resumed)
+    typed = overrides if earlier is None else [*earlier.overrides, *overrides]
+    record = _start(config, overrides, run)
+    current: list[Child] = []
+    try:
+        with termination_as_exception():
+            for number in range(1, len(config.task.stages) + 1):
+                failure = _run_stage(number, config, typed, run, current)
+                if failure:
+                    record.fail(failure)
+                    print(f"{failure}\nThis goes on from there:\n{record.result.resume_command}", file=sys.stderr)
+                    return EXIT_FAILED
+    except (KeyboardInterrupt, Terminated) as stop:
+        by_user = isinstance(stop, KeyboardInterrupt)
+        stop_all(current, terminate=not by_user)
+        record.interrupt("stopped by the user (Ctrl-C)" if by_user else f"terminated ({stop})")
+        return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
+    _complete(record, run, len(config.task.stages))
+    return 0
+
+
+def _refuse(run: RunDirectory, earlier: Result | None, is_resumed: bool) -> None:
+    if earlier is not None and not is_resumed:
+        raise UserError(
+            f"hydra.run.dir={run.path}: a run lies there already. Go on with it: mode=train run={run.path}; "
+            "or name another directory for a new one."
+        )
+    if earlier is not None and earlier.status == "completed":
+        raise UserError(f"run={run.path}: every stage of this run is completed. To test it again: mode=test.")
+
+
+def _start(config: DictConfig, overrides: Sequence[str], run: RunDirectory) -> RunRecord:
+    record = RunRecord.start(
+        run,
+        task=config.task.name,
+        model=config.model.name,
+        data=config.data.name,
+        mode=config.mode,
+        seed=config.seed,
+        overrides=overrides,
+        command=shlex.join(["python", "run.py", *overrides]),
+        resume_command=shlex.join(["python", "run.py", "mode=train", f"run={run.path}"]),
+        monitor=f"val/{config.task.monitor}",
+        direction=config.task.direction,
+    )
+    if is_first_process():
+        plain = OmegaConf.to_container(config, resolve=True)
+        write_text(run.config, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    return record
+
+
+def _run_stage(
+    number: int, config: DictConfig, typed: Sequence[str], run: RunDirectory, current: list[Child]
+) -> str | None:
+    """Run one stage unless it is completed; return why it failed, None where it did not."""
+    stage = stage_directory(run, number)
+    if _status(stage) == "completed":
+        print(f"stage {number} was completed before", flush=True)
+        return None
+    print(f"stage {number} of {len(config.task.stages)}: {stage.path}", flush=True)
+    command = stage_command(number, config, typed, run)
+    current[:] = [Child(command, _environment(run, number))]
+    while current[0].poll() is None:
+        time.sleep(POLL_SECONDS)
+    if _status(stage) == "completed":
+        return None
+    reason = read_result(stage.result).reason if stage.result.is_file() else None
+    return f"stage {number}: {reason or current[0].how_it_ended()}"
+
+
+def stage_directory(run: RunDirectory, number: int) -> RunDirectory:
+    """Return the directory of one stage."""
+    return RunDirectory(run.path / f"{STAGE}{number}")
+
+
+def stage_command(number: int, config: DictConfig, typed: Sequence[str], run: RunDirectory) -> list[str]:
+    """Return the command of a stage: the one that resumes it where it has been begun, else what was typed for it.
+
+    The stage's own settings stand first, so that what is typed wins over them, and a debug profile too. The second
+    stage and those after it start from the one before.
+    """
+    stage = stage_directory(run, number)
+    program = [sys.executable, str(RUN)]
+    if stage.config.is_file() and stage.result.is_file():
+        return [*program, *quote_paths(["mode=train", f"run={stage.path}"], multirun=False)]
+    # a fast_dev_run leaves no checkpoint to start from
+    is_first = number == 1 or bool(config.trainer.fast_dev_run)
+    before = {} if is_first else {"init_from": str(stage_directory(run, number - 1).path)}
+    chosen = _typed(typed)
+    own = _own_settings(number, config, debug=chosen.get("debug", "none"))
+    settings = {**own, **chosen, **before, "task.stage": str(number)}
+    where = ["hydra.mode=RUN", f"hydra.run.dir={stage.path}"]
+    return [*program, *quote_paths([*(f"{key}={value}" for key, value in settings.items()), *where], multirun=False)]
+
+
+def _own_settings(number: int, config: DictConfig, debug: str) -> dict[str, str]:
+    """Return what the task's YAML sets for a stage, without what the debug profile sets."""
+    profile = set(_profile_keys(debug))
+    own = dict(str(text).partition("=")[::2] for text in config.task.stages[number - 1])
+    return {key: value for key, value in own.items() if key not in profile}
+
+
+def _profile_keys(name: str) -> Iterator[str]:
+    content = yaml.safe_load((CONF / "debug" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    yield from _leaves({key: value for key, value in content.items() if key != "defaults"}, "")
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _typed(overrides: Sequence[str]) -> dict[str, str]:
+    """Return key (with its sign) to value of what was typed, without what belongs to the whole run."""
+    pairs = dict(text.partition("=")[::2] for text in overrides)
+    kept = override_settings(overrides)
+    own = ("mode", "run", "task.stage")
+    return {key: value for key, value in pairs.items() if key.lstrip("+") in kept and key not in own}
+
+
+def _environment(run: RunDirectory, number: int) -> dict[str, str]:
+    """Return the child's variables; in Weights & Biases the stages of a run are a group, unless it is in one."""
+    name = os.environ.get("WANDB_NAME", run.path.name)
+    return {"WANDB_RUN_GROUP": run.path.name, **os.environ, "WANDB_NAME": f"{name} {STAGE}{number}"}
+
+
+def _status(stage: RunDirectory) -> str | None:
+    return read_result(stage.result).status if stage.result.is_file() else None
+
+
+def _complete(record: RunRecord, run: RunDirectory, stages: int) -> None:
+    """End the record of the whole: the metrics are those of the last stage, the warnings those of all."""
+    results = [read_result(stage_directory(run, number).result) for number in range(1, stages + 1)]
+    for number, result in enumerate(results, start=1):
+        for warning in result.warnings:
+            record.warn(f"stage {number}: {warning}")
+    last = results[-1]
+    record.describe(
+        checkpoint_used=last.checkpoint_used,
+        parameters=last.parameters,
+        data_sizes=last.data_sizes,
+        num_classes=last.num_classes,
+        fingerprint=last.fingerprint,
+        hardware=last.hardware,
+    )
+    value = None if last.monitor is None else last.monitor["value"]
+    record.finish(last.metrics, value)
+    if is_first_process():
+        write_report(run)
+    print(f"all {stages} stages completed: {run.path}", flush=True)
