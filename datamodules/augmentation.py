@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from records.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
 
@@ -55,15 +56,7 @@ class CropAndFlip:
         Raises:
             UserError: a key is unknown or a value is of the wrong type.
         """
-        given = dict(settings or {})
-        known = {field.name: field for field in fields(cls)}
-        for key, value in given.items():
-            if key not in known:
-                raise UserError(f"data.augment.{key} is unknown; the choices are {', '.join(known)}")
-            wanted = type(known[key].default)
-            if type(value) is not wanted:
-                raise UserError(f"data.augment.{key} is {value!r}; it must be of type {wanted.__name__}")
-        augmentation = cls(**given)  # type: ignore[arg-type]
+        augmentation = cls(**checked_settings(cls, settings, "data.augment"))
         return None if augmentation == cls() else augmentation
 
     def __call__(self, images: torch.Tensor, draw: NDArray[np.int64], seed: int, epoch: int) -> torch.Tensor:
@@ -88,6 +81,28 @@ class CropAndFlip:
             flipped = (random_bits(seed, epoch, Stream.FLIP, draw) >> np.uint64(63)).astype(bool)
             pixels = flip_horizontally(pixels, flipped)
         return torch.from_numpy(pixels)
+
+
+def checked_settings(kind: type[DataclassInstance], settings: Mapping[str, object] | None, key: str) -> dict[str, Any]:
+    """Hold settings against the fields of a dataclass whose defaults say their types; a float takes whole numbers too.
+
+    Args:
+        kind: the dataclass.
+        settings: field to value; None is empty.
+        key: where the settings stand, for messages.
+
+    Raises:
+        UserError: a key is unknown or a value is of the wrong type.
+    """
+    known = {field.name: field for field in fields(kind)}
+    given = dict(settings or {})
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"{key}.{name} is unknown; the choices are {', '.join(known)}")
+        wanted = type(known[name].default)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise UserError(f"{key}.{name} is {value!r}; it must be of type {wanted.__name__}")
+    return given
 
 
 def crop_with_padding(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch.utils.data import DataLoader, Sampler
 
-from datamodules.augmentation import Augmentation, CropAndFlip
-from datamodules.images import Batch, ImageSource, ImageView, whole_batch
-from datamodules.order import EvaluationBatches, TrainingBatches, number_repeats, training_order
-from datamodules.randomness import Stream, random_generator
+from datamodules.augmentation import Augmentation
+from datamodules.contrastive_augmentation import ContrastiveAugmentation
+from datamodules.epoch_loaders import EpochLoaders
+from datamodules.images import ImageSource, ImageView
+from datamodules.samplers import SamplingRule, check_epochs, draw_epoch
 from datamodules.splits import (
     Splits,
     check_split_file,
@@ -26,6 +25,7 @@ from datamodules.splits import (
     read_split_file,
     write_split_file,
 )
+from datamodules.training_augmentation import TrainingAugmentation
 from records.errors import UserError
 
 
@@ -42,7 +42,7 @@ class LabelledImages:
     class_names: tuple[str, ...]
 
 
-class ImageDataModule(LightningDataModule, ABC):
+class ImageDataModule(EpochLoaders):
     """Parts, loaders and facts of an image data set; a data set adds `load` and `draw_parts`.
 
     The order of an epoch is a pure function of (seed, epoch, rank), an augmentation of (seed, epoch,
@@ -56,7 +56,11 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size: training images per batch and rank.
         eval_batch_size: upper bound of evaluation images per batch and rank; None takes `batch_size`.
         num_workers: loading processes; batches are the same with any number.
-        augment: settings of `CropAndFlip` for training images; None or an empty mapping for none.
+        augment: settings of `TrainingAugmentation` for training images; None or an empty mapping for none.
+        views: how many augmented views of each training image a batch holds, under the key `views`.
+        view_augment: settings of `ContrastiveAugmentation` for the views after the first; None takes its defaults.
+        sampler: settings of `SamplingRule`; None draws every image once an epoch.
+        epochs: epochs of the whole run, for a rule that starts late.
         val_fraction: share of the training part held out for validation, stratified by class; 0 for none.
         folds: number K of folds that the training part is dealt out to, stratified by class, for `fold`.
         fold: 0 .. K - 1, the fold held out for validation in place of the share `val_fraction`; None for no folds.
@@ -79,6 +83,10 @@ class ImageDataModule(LightningDataModule, ABC):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         augment: Mapping[str, object] | None = None,
+        views: int = 1,
+        view_augment: Mapping[str, object] | None = None,
+        sampler: Mapping[str, object] | None = None,
+        epochs: int | None = None,
         val_fraction: float = 0.0,
         folds: int = 5,
         fold: int | None = None,
@@ -86,13 +94,13 @@ class ImageDataModule(LightningDataModule, ABC):
         split_file: str | Path | None = None,
         split_dir: str | Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(seed, batch_size, eval_batch_size, num_workers)
         self.image_size = image_size
-        self.seed = seed
-        self.batch_size = batch_size
-        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        self.num_workers = num_workers
         self.augmentation = self.build_augmentation(augment)
+        self.views = views
+        self.view_augmentation = ContrastiveAugmentation.from_config(view_augment)
+        self.sampling_rule = SamplingRule.from_config(sampler)
+        self.epochs = epochs
         self.val_fraction = float(val_fraction)
         self.folds = folds
         self.fold = fold
@@ -103,14 +111,13 @@ class ImageDataModule(LightningDataModule, ABC):
         self._check_ranges()
 
     def _check_ranges(self) -> None:
-        for key in ("image_size", "batch_size", "eval_batch_size"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UserError(f"data.{key} is {value}; it must be at least 1")
-        if self.num_workers < 0:
-            raise UserError(f"data.num_workers is {self.num_workers}; it must be 0 (this process) or more")
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"data.image_size is {self.image_size}; it must be at least 1")
         if not 0 <= self.val_fraction < 1:
             raise UserError(f"data.val_fraction is {self.val_fraction}; it must lie in [0, 1)")
+        if self.views < 1:
+            raise UserError(f"data.views is {self.views}; it must be at least 1")
+        check_epochs(self.sampling_rule, self.epochs)
         if self.folds < 2:
             raise UserError(f"data.folds is {self.folds}; it must be at least 2")
         if self.fold is not None and not 0 <= self.fold < self.folds:
@@ -140,17 +147,36 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether `split_seed` has a say in the parts; not where the protocol's are official and none is held out."""
         return True
 
+    def data_fingerprint(self, labels: torch.Tensor) -> str:
+        """Hash what positions rely on: the labels in their order, and whatever else tells two data sets apart."""
+        return label_fingerprint(labels)
+
     def build_augmentation(self, settings: Mapping[str, object] | None) -> Augmentation | None:
         """Build the random change of training images that the key `augment` asks for."""
-        return CropAndFlip.from_config(settings)
+        return TrainingAugmentation.from_config(settings)
 
     def training_order(self, epoch: int) -> torch.Tensor:
-        """Order the training split for this epoch, int64 positions; a sampling rule may repeat some."""
-        return training_order(self.sizes["train"], self.seed, epoch)
+        """Order the training split for this epoch, int64 positions; a sampling rule may repeat some.
 
-    def view(self, split: str, epoch: int = 0, augmentation: Augmentation | None = None) -> ImageView:
+        Raises:
+            UserError: a sampling rule is asked for, and images have several classes.
+        """
+        if self.multi_label and self.sampling_rule.kind != "none":
+            raise UserError(
+                f"rule.sampler.kind is {self.sampling_rule.kind}, which draws by class, and the images of these data "
+                "have several classes each; set rule=none"
+            )
+        return draw_epoch(self.sampling_rule, self.labels("train"), self.seed, epoch, self.epochs)
+
+    def view(
+        self,
+        split: str,
+        epoch: int = 0,
+        augmentation: Augmentation | None = None,
+        further_views: tuple[Augmentation, ...] = (),
+    ) -> ImageView:
         """Make what a loader reads of one split."""
-        return ImageView(self.data.source, self.positions(split), augmentation, self.seed, epoch)
+        return ImageView(self.data.source, self.positions(split), augmentation, self.seed, epoch, further_views)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the data, once; every stage needs the same."""
@@ -165,7 +191,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _make_splits(self, labels: torch.Tensor) -> Splits:
         seed = self.split_seed if self.drawn_by_seed else None
-        splits = Splits(self.protocol_name, seed, 0.0, label_fingerprint(labels), {})
+        splits = Splits(self.protocol_name, seed, 0.0, self.data_fingerprint(labels), {})
         if self.split_file is not None:
             return self._read_splits(splits, len(labels))
         splits = Splits(splits.protocol, splits.seed, 0.0, splits.data_fingerprint, self.draw_parts(labels))
@@ -293,50 +319,14 @@ class ImageDataModule(LightningDataModule, ABC):
         """Sha256 over the labels and all lists of positions."""
         return self.splits.fingerprint
 
-    @property
-    def epoch(self) -> int:
-        """The epoch a training loader is built for; 0 without a trainer, and where the same batches are overfit."""
-        if self.trainer is None or self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return 0
-        # current_epoch still counts the old epoch when the first loader after a resume is built.
-        return self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    def training_view(self, epoch: int) -> ImageView:
+        """Make what the training loader of an epoch reads."""
+        further = (self.view_augmentation,) * (self.views - 1)
+        return self.view("train", epoch, self.augmentation, further)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Make the loader of the coming epoch, for this rank."""
-        epoch = self.epoch
-        order = number_repeats(self.training_order(epoch), self.sizes["train"])
-        batches = TrainingBatches(order, self.batch_size, *self._rank_and_world_size())
-        return self._loader(self.view("train", epoch, self.augmentation), batches, epoch)
-
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Make a loader for each of `val_splits`, for this rank's shard; none without a validation part."""
-        return [self._evaluation_loader(split) for split in self.val_splits]
-
-    def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Make a loader for each of `test_splits`, for this rank's shard."""
-        return [self._evaluation_loader(split) for split in self.test_splits]
-
-    def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
-        view = self.view(split)
-        batches = EvaluationBatches(len(view), self.eval_batch_size, *self._rank_and_world_size())
-        return self._loader(view, batches, 0)
-
-    def _loader(self, view: ImageView, batches: Sampler[list[int]], epoch: int) -> DataLoader[Batch]:
-        rank, _ = self._rank_and_world_size()
-        return DataLoader(
-            view,
-            batch_sampler=batches,
-            collate_fn=whole_batch,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            # Without a generator of its own a loader draws its workers' seeds from the global one, and advances it.
-            generator=random_generator(self.seed, epoch, Stream.WORKER, rank),
-        )
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+    def evaluation_view(self, split: str) -> ImageView:
+        """Make what the loader of an evaluation split reads."""
+        return self.view(split)
 
 
 class RetrievalDataModule(ImageDataModule):

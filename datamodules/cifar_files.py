@@ -5,11 +5,13 @@ Folders that are understood, below a root of the user's choice::
     cifar-10-batches-py/     data_batch_1 .. data_batch_5, test_batch, batches.meta
     cifar-10-batches-bin/    data_batch_1.bin .. data_batch_5.bin, test_batch.bin, batches.meta.txt
     cifar-100-python/        train, test, meta
+    cifar-100-binary/        train.bin, test.bin, fine_label_names.txt (coarse_label_names.txt is not needed)
 
 Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009, and the data sets' page,
 https://www.cs.toronto.edu/~kriz/cifar.html. The sums of the python files are torchvision's; the page gives
 sums of archives only, those of the single binary files are the ones that several independent loaders check.
-The list of class names in the binary distribution has no known sum and is not checked.
+The files of CIFAR-100's binary distribution hold the records of the python files, coarse label first.
+Lists of class names in the binary distributions have no known sum and are not checked.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import torch
 
 from records.errors import UserError
+from records.file_lock import in_turn
 from records.notices import RunWarning
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class Distribution:
         label_key: key of the labels (python layout).
         names_key: key of the class names (python layout).
         num_classes: labels lie in 0 .. num_classes - 1.
+        label_bytes: bytes before the pixels of a record, of which the last is the label (binary layout).
     """
 
     dataset: str
@@ -68,6 +72,7 @@ class Distribution:
     num_classes: int
     label_key: str = "labels"
     names_key: str = "label_names"
+    label_bytes: int = 1
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -129,8 +134,23 @@ CIFAR100_PYTHON = Distribution(
     names_key="fine_label_names",
 )
 
+CIFAR100_BINARY = Distribution(
+    dataset="CIFAR-100",
+    folder="cifar-100-binary",
+    layout="binary",
+    train_files=("train.bin",),
+    test_files=("test.bin",),
+    names_file="fine_label_names.txt",
+    md5={
+        "train.bin": "6172c7755cfe09b2fe270c85cebc1b15",
+        "test.bin": "4499cfba6c016c1be1438163640a0898",
+    },
+    num_classes=100,
+    label_bytes=2,
+)
+
 CIFAR10 = (CIFAR10_PYTHON, CIFAR10_BINARY)
-CIFAR100 = (CIFAR100_PYTHON,)
+CIFAR100 = (CIFAR100_PYTHON, CIFAR100_BINARY)
 
 
 @dataclass(frozen=True)
@@ -219,14 +239,18 @@ def ensure_files(root: str | Path, choices: Sequence[Distribution], download: bo
             "set data.root=FOLDER to where it lies, or data.download=true to fetch it"
         )
     try:
-        _download(Path(root), choices[0])
+        # every rank and every job of a sweep comes here: the first one fetches, the others find what it has fetched
+        with in_turn(Path(root) / ".download.lock"):
+            found = find_distribution(root, choices)
+            if found is None:
+                _download(Path(root), choices[0])
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"{name} is not below data.root={root} (looked for the folder {wanted}) and could not be downloaded "
             f"({error}); put one of these folders there, set data.root=FOLDER to where it lies, or try again with "
             "network"
         ) from error
-    return choices[0]
+    return found or choices[0]
 
 
 def _download(root: Path, distribution: Distribution) -> None:
@@ -322,12 +346,11 @@ def _verify(folder: Path, contents: Mapping[str, bytes], distribution: Distribut
 def _parse_binary(
     content: bytes, path: Path, distribution: Distribution
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    if not content or len(content) % (1 + _IMAGE_BYTES):
-        raise UserError(
-            f"{path} has {len(content)} bytes, which is not a number of records of {1 + _IMAGE_BYTES} bytes"
-        )
-    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + _IMAGE_BYTES)
-    return records[:, 1:], records[:, 0]
+    record_bytes = distribution.label_bytes + _IMAGE_BYTES
+    if not content or len(content) % record_bytes:
+        raise UserError(f"{path} has {len(content)} bytes, which is not a number of records of {record_bytes} bytes")
+    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, record_bytes)
+    return records[:, distribution.label_bytes :], records[:, distribution.label_bytes - 1]
 
 
 def _parse_python(

@@ -37,16 +37,23 @@ class Digits(RetrievalDataModule):
         return "digits-stratified-fifth"
 
     def load(self) -> LabelledImages:
-        """Read the digits; grey values 0 .. 16 become 0 .. 255 in three equal channels."""
-        digits = load_digits()
-        grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        images = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
-        labels = torch.from_numpy(digits.target.astype(np.int64))
-        return LabelledImages(
-            ImageArray(images, labels, self.image_size), tuple(str(name) for name in digits.target_names)
-        )
+        """Read the digits, whole."""
+        return read_digits(self.image_size)
 
     def draw_parts(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Draw a stratified fifth as queries, the rest as database and training part."""
         rest, query = stratified_hold_out(labels, TEST_FRACTION, self.split_seed, Stream.SPLIT)
         return {"train": rest, "query": query, "database": rest}
+
+
+def read_digits(image_size: int | None) -> LabelledImages:
+    """Read the digits; grey values 0 .. 16 become 0 .. 255 in three equal channels.
+
+    Args:
+        image_size: side of the images handed out; None keeps the 8 pixels.
+    """
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    return LabelledImages(ImageArray(images, labels, image_size), tuple(str(name) for name in digits.target_names))

@@ -1,4 +1,4 @@
-"""Images that fit in memory, and the view a data loader reads them through."""
+"""What images are read from, those that fit in memory, and the view a data loader reads them through."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
+from datamodules.framing import FramingAugmentation
+from datamodules.randomness import Stream, random_seed
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from datamodules.augmentation import Augmentation
+    from datamodules.framing import Framing
 
 Batch = dict[str, torch.Tensor]
 
@@ -32,12 +38,20 @@ class ImageSource(Protocol):
         """Count the images."""
         ...
 
-    def read(self, positions: torch.Tensor) -> torch.Tensor:
-        """Uint8 (B, 3, S, S): the images at `positions` (B,) int64, at the size the network gets."""
+    def read(self, positions: torch.Tensor, framing: Framing | None = None) -> torch.Tensor:
+        """Read images at the size the network gets.
+
+        Args:
+            positions: int64 (B,).
+            framing: which part of each image is read; None for what evaluation sees.
+
+        Returns:
+            uint8 (B, 3, S, S).
+        """
         ...
 
     def pictures(self, positions: torch.Tensor) -> torch.Tensor:
-        """Uint8 (B, 3, H, W): the images at `positions` (B,) int64, at their own resolution."""
+        """Uint8 (B, 3, H, W): the images at `positions` (B,) int64, at their own resolution if they share one."""
         ...
 
 
@@ -98,12 +112,24 @@ class ImageArray:
     def __len__(self) -> int:
         return len(self._images)
 
-    def read(self, positions: torch.Tensor) -> torch.Tensor:
-        """Uint8 (B, 3, S, S): the images at `positions` (B,) int64, at the size the network gets."""
+    def read(self, positions: torch.Tensor, framing: Framing | None = None) -> torch.Tensor:
+        """Uint8 (B, 3, S, S): the images at `positions` (B,) int64, whole or framed, at the size the network gets."""
+        if framing is not None:
+            return self._read_frames(take(self._images, positions), framing)
         if self._resized is not None:
             return take(self._resized, positions)
         assert self._size is not None
         return resize(take(self._images, positions), self._size)
+
+    def _read_frames(self, images: torch.Tensor, framing: Framing) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        size = self._size or min(height, width)
+        framed = images.new_empty((len(images), 3, size, size))
+        for place, image in enumerate(images):
+            left, top, right, bottom = map(round, framing(place, width, height, size, size))
+            part = [top, left, bottom - top, right - left]
+            framed[place] = transforms.resized_crop(image, *part, [size, size], antialias=True)
+        return framed
 
     def pictures(self, positions: torch.Tensor) -> torch.Tensor:
         """Uint8 (B, 3, H, W): the images at `positions` (B,) int64, at their own resolution."""
@@ -120,6 +146,7 @@ class ImageView(Dataset[Batch]):
         augmentation: the random change of training images; None for evaluation.
         seed: the run's seed.
         epoch: 0-based epoch.
+        further_views: the random change of each view after the first, for methods that compare several.
     """
 
     source: ImageSource
@@ -127,13 +154,15 @@ class ImageView(Dataset[Batch]):
     augmentation: Augmentation | None = None
     seed: int = 0
     epoch: int = 0
+    further_views: tuple[Augmentation, ...] = ()
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, draw: int) -> Batch:
-        """One sample: image (3, S, S) uint8, label, index; `draw` as in `__getitems__`."""
-        return {key: value[0] for key, value in self.__getitems__([draw]).items()}
+        """One sample: image (3, S, S) uint8, label, index, and views (V, 3, S, S); `draw` as in `__getitems__`."""
+        batch = self.__getitems__([draw])
+        return {key: value[:, 0] if key == "views" else value[0] for key, value in batch.items()}
 
     def __getitems__(self, draws: list[int]) -> Batch:
         """Read a whole batch.
@@ -144,15 +173,33 @@ class ImageView(Dataset[Batch]):
 
         Returns:
             image uint8 (B, 3, S, S); label int64 (B,) or float (B, C); index int64 (B,), the position in
-            the split.
+            the split; and, with further views, views uint8 (V, B, 3, S, S), whose first is image.
         """
         numbers = np.asarray(draws, dtype=np.int64)
         index = torch.from_numpy(numbers % max(len(self), 1))
         positions = self.positions[index]
-        images = self.source.read(positions)
-        if self.augmentation is not None:
-            images = self.augmentation(images, numbers, self.seed, self.epoch)
-        return {"image": images, "label": self.source.labels[positions], "index": index}
+        images = self._read(positions, numbers, self.augmentation, self.seed)
+        batch = {"image": images, "label": self.source.labels[positions], "index": index}
+        if self.further_views:
+            batch["views"] = torch.stack([images, *self._read_further(positions, numbers)])
+            batch["image"] = batch["views"][0]
+        return batch
+
+    def _read_further(self, positions: torch.Tensor, draws: NDArray[np.int64]) -> list[torch.Tensor]:
+        # each view has a seed of its own: the same draw is cropped and coloured otherwise in each
+        return [
+            self._read(positions, draws, augmentation, random_seed(self.seed, 0, Stream.VIEW, number))
+            for number, augmentation in enumerate(self.further_views, start=1)
+        ]
+
+    def _read(
+        self, positions: torch.Tensor, draws: NDArray[np.int64], augmentation: Augmentation | None, seed: int
+    ) -> torch.Tensor:
+        framing = None
+        if isinstance(augmentation, FramingAugmentation):
+            framing = augmentation.framing(draws, seed, self.epoch)
+        images = self.source.read(positions, framing)
+        return images if augmentation is None else augmentation(images, draws, seed, self.epoch)
 
 
 def whole_batch(batch: Any) -> Batch:

@@ -35,6 +35,26 @@ class Stream(IntEnum):
     CROP_COLUMN = 6
     FLIP = 7
     SAMPLE = 8
+    SAMPLED_CLASS = 9
+    SAMPLED_MEMBER = 10
+    VIEW = 11
+    ROTATION = 12
+    POLICY = 13
+    CUTOUT_ROW = 14
+    CUTOUT_COLUMN = 15
+    CROP_AREA = 16
+    CROP_RATIO = 17
+    JITTER = 18
+    GREY = 19
+    FEATURE_VIEW = 20
+    POLICY_CHANCE = 21
+    POLICY_SIGN = 22
+    JITTER_ORDER = 23
+    JITTER_CHANCE = 24
+    FRAME_AREA = 30
+    FRAME_SHAPE = 31
+    FRAME_COLUMN = 32
+    FRAME_ROW = 33
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -77,6 +97,11 @@ def random_integers(high: int, seed: int, epoch: int, stream: Stream, index: Arr
         raise ValueError(f"high is {high}; it must lie in 1 .. 2**31")
     upper = random_bits(seed, epoch, stream, index) >> np.uint64(32)
     return ((upper * np.uint64(high)) >> np.uint64(32)).astype(np.int64)
+
+
+def random_fractions(seed: int, epoch: int, stream: Stream, index: ArrayLike) -> NDArray[np.float64]:
+    """Numbers in [0, 1) for every index, float64 of the shape of `index`: multiples of 2**-53."""
+    return (random_bits(seed, epoch, stream, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def random_seed(seed: int, epoch: int, stream: Stream, index: int) -> int:

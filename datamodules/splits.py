@@ -66,6 +66,14 @@ def label_fingerprint(labels: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
+def names_fingerprint(names: Iterable[str], data_fingerprint: str) -> str:
+    """Hash names in their order on top of a fingerprint: two data sets of equal labels may hold other images."""
+    digest = hashlib.sha256(data_fingerprint.encode())
+    for name in names:
+        digest.update(f"\n{name}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def strata(labels: torch.Tensor) -> NDArray[np.int64]:
     """Name the group each sample is drawn in, int64 (N,): its class, or the rarest of its classes.
 

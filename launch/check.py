@@ -59,8 +59,17 @@ def check_config(config: DictConfig) -> list[Problem]:
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        return [Problem(str(error.full_key or ""), str(error).splitlines()[0])]
-    return [*check_target_names(plain), *_check_kind_of_data(plain), *_check_paths(plain), *_check_mode(plain)]
+        # what a task takes from its data leads nowhere in data of another kind, and the kind is the mistake
+        unresolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+        lost = Problem(str(error.full_key or ""), str(error).splitlines()[0])
+        return list(_check_kind_of_data(unresolved)) or [lost]
+    return [
+        *check_target_names(plain),
+        *_check_kind_of_data(plain),
+        *_check_rule(plain),
+        *_check_paths(plain),
+        *_check_mode(plain),
+    ]
 
 
 def _check_composed(overrides: Sequence[str]) -> list[Problem]:
@@ -244,6 +253,18 @@ def _check_kind_of_data(config: dict[str, Any]) -> Iterator[Problem]:
         message = f"task {task['name']} needs {', '.join(missing)} data, and {data['name']} provides {provided}"
         fitting = _fitting_data(task["needs"])
         yield Problem("data", message, fitting, "choose another data= or another task=")
+
+
+def _check_rule(config: dict[str, Any]) -> Iterator[Problem]:
+    """Yield a problem for each part of the training rule that the data or the task would leave unused."""
+    rule, task, data = config.get("rule") or {}, config["task"], config["data"]
+    parts = (
+        ("sampler", "draws images by class", "sampler", f"data {data['name']}", data),
+        ("weights", "weighs the classes", "class_weights", f"task {task['name']}", task),
+    )
+    for part, what, key, name, taker in parts:
+        if rule.get(part, {}).get("kind", "none") != "none" and key not in taker:
+            yield Problem("rule", f"rule {rule['name']} {what}, and {name} takes no {key}", mend="rule=none")
 
 
 def _fitting_data(needs: list[str]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import Any
 PATH_KEYS = frozenset(
     {
         "run", "runs", "image", "images", "init_from",
-        "data.root", "data.split_file", "model.weights_file",
+        "data.root", "data.split_file", "data.file", "data.image_dir", "data.lists_dir", "data.class_names",
+        "model.weights_file",
         "hydra.run.dir", "hydra.sweep.dir", "sweep.resume",
     }
 )  # fmt: skip

@@ -18,6 +18,7 @@ from datamodules.cifar_files import (
     CIFAR10_BINARY,
     CIFAR10_PYTHON,
     CIFAR100,
+    CIFAR100_BINARY,
     CIFAR100_PYTHON,
     Distribution,
     check_verify,
@@ -81,6 +82,27 @@ def test_sums_of_the_python_files_are_those_of_torchvision() -> None:
         listed = dict([*theirs.train_list, *theirs.test_list, (theirs.meta["filename"], theirs.meta["md5"])])
         assert distribution.md5 == listed
         assert distribution.folder == theirs.base_folder
+
+
+def test_the_binary_files_of_cifar100_hold_a_coarse_label_before_the_fine_one(tmp_path: Path) -> None:
+    folder = tmp_path / CIFAR100_BINARY.folder
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels, fine = rng.integers(0, 256, (12, 3072), dtype=np.uint8), np.arange(12) * 9
+    for name, part in (("train.bin", slice(0, 8)), ("test.bin", slice(8, 12))):
+        records = [
+            bytes([label % 20, label]) + image.tobytes() for label, image in zip(fine[part], pixels[part], strict=True)
+        ]
+        (folder / name).write_bytes(b"".join(records))
+    (folder / "fine_label_names.txt").write_text("\n".join(f"name_{number}" for number in range(100)) + "\n")
+    assert find_distribution(tmp_path, CIFAR100) == CIFAR100_BINARY
+    cifar = read_cifar(tmp_path, official(tmp_path, CIFAR100_BINARY), "error")
+    assert cifar.labels.tolist() == fine.tolist()
+    assert np.array_equal(cifar.images.numpy().reshape(12, 3072), pixels)
+    assert (cifar.train_count, cifar.class_names[99]) == (8, "name_99")
+    (folder / "test.bin").write_bytes(bytes(3073))
+    with pytest.raises(UserError, match="not a number of records of 3074 bytes"):
+        read_cifar(tmp_path, CIFAR100_BINARY, "off")
 
 
 @pytest.mark.parametrize("distribution", BOTH, ids=lambda d: d.layout)

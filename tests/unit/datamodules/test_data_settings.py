@@ -9,16 +9,27 @@ from omegaconf import OmegaConf
 
 from datamodules.base import ImageDataModule
 from datamodules.cifar10_retrieval import Cifar10Retrieval
+from datamodules.cifar_lt import Cifar10LongTail, Cifar100LongTail, CifarRecognition
 from datamodules.digits import Digits
+from datamodules.digits_lt import DigitsLongTail
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
-TARGETS: dict[str, Any] = {"digits": Digits, "cifar10_retrieval": Cifar10Retrieval}
+RETRIEVAL: dict[str, Any] = {"digits": Digits, "cifar10_retrieval": Cifar10Retrieval}
+LONG_TAIL: dict[str, Any] = {
+    "digits_lt": DigitsLongTail,
+    "cifar10_lt": Cifar10LongTail,
+    "cifar100_lt": Cifar100LongTail,
+}
+TARGETS = {**RETRIEVAL, **LONG_TAIL}
+FROM_FILES = (Cifar10Retrieval, CifarRecognition)
+# what compares several views of an image is no retrieval of today's
+VIEWS = {"views", "view_augment"}
 METADATA = {"_target_", "name", "provides", "map_cut"}
 
 
 def parameters_of(target: type) -> dict[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
-    for base in (target, ImageDataModule):
+    for base in (one for one in target.__mro__ if issubclass(one, ImageDataModule) and "__init__" in vars(one)):
         for name, parameter in inspect.signature(base.__init__).parameters.items():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                 found.setdefault(name, parameter)
@@ -26,7 +37,12 @@ def parameters_of(target: type) -> dict[str, inspect.Parameter]:
 
 
 def settings_of(name: str, run_dir: Path) -> dict[str, Any]:
-    around = {"seed": 5, "paths": {"data_dir": str(run_dir / "data"), "run_dir": str(run_dir)}}
+    around = {
+        "seed": 5,
+        "paths": {"data_dir": str(run_dir / "data"), "run_dir": str(run_dir)},
+        "trainer": {"max_epochs": 7},
+        "rule": {"sampler": {"kind": "balanced", "from_fraction": 0.5}},
+    }
     loaded = OmegaConf.merge(around, {"data": OmegaConf.load(CONF / f"{name}.yaml")})
     resolved = OmegaConf.to_container(loaded, resolve=True)
     assert isinstance(resolved, dict)
@@ -39,14 +55,16 @@ def test_a_yaml_says_every_setting_of_its_data_set_and_builds_it(name: str, tmp_
     target = TARGETS[name]
     assert settings["_target_"] == f"{target.__module__}.{target.__qualname__}"
     assert settings["name"] == name
-    assert settings["provides"] == ["retrieval", "single_label"]
+    kinds = ["classification", "single_label", "long_tailed"] if name in LONG_TAIL else ["retrieval", "single_label"]
+    assert settings["provides"] == kinds
     arguments = {key: value for key, value in settings.items() if key not in METADATA}
-    assert set(arguments) == set(parameters_of(target))
+    assert set(arguments) == set(parameters_of(target)) - (VIEWS if name in RETRIEVAL else set())
     data = target(**arguments)
     assert data.seed == 5
+    assert (data.sampling_rule.kind, data.sampling_rule.from_fraction, data.epochs) == ("balanced", 0.5, 7)
     assert data.has_validation == (name == "digits")
     # the digits are centred and tell left from right, so neither crop nor flip is their default
-    assert (data.augmentation is None) == (name == "digits")
+    assert (data.augmentation is None) == name.startswith("digits")
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -63,7 +81,7 @@ def test_annotations_can_be_read_and_unknown_arguments_are_refused(target: Any) 
         assert get_type_hints(base.__init__)
     parameters = parameters_of(target).items()
     required = {name for name, value in parameters if value.default is inspect.Parameter.empty}
-    assert required == {"image_size", "seed"} | ({"root"} if target is Cifar10Retrieval else set())
+    assert required == {"image_size", "seed"} | ({"root"} if issubclass(target, FROM_FILES) else set())
     with pytest.raises(TypeError, match="bath_size"):
         target(**dict.fromkeys(required, 1), bath_size=3)
 

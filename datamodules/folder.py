@@ -1,0 +1,114 @@
+"""Images in one folder for each class, for retrieval and for classification."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+
+from datamodules.image_file_split import PART_NAMES, ImageFileSplit, RetrievalFileSplit
+from datamodules.listing import Entry, Listing, gather
+from records.errors import UserError
+from records.notices import RunWarning
+
+
+class Folder(ImageFileSplit):
+    """Images in folders named after their classes, below folders named after the parts, or without such.
+
+    Folder it reads, either of::
+
+        root/train/CLASS/...jpg      and test, val, query, database (gallery) beside train
+        root/CLASS/...jpg            a stratified share of each class is drawn for the test
+
+    A class folder may hold folders. Hidden files are passed over; files that are no images by their name are counted
+    in a warning.
+
+    The arguments are those of `ImageFileSplit`.
+
+    Raises:
+        UserError: there is no image.
+    """
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the rule that makes the parts."""
+        return "folder" if self.listing.parts else f"folder-stratified-{self.test_fraction:g}"
+
+    def read_listing(self) -> Listing:
+        """List the images of all class folders."""
+        folders = part_folders(self.image_folder)
+        classes = sorted({folder.name for top in folders for folder in _folders_in(top)})
+        number = {name: place for place, name in enumerate(classes)}
+        entries, strangers = [], Counter[str]()
+        for top, part in folders.items():
+            for folder in _folders_in(top):
+                found, others = _images_below(folder)
+                strangers.update(others)
+                names = [str(path.relative_to(self.image_folder)) for path in found]
+                entries += [Entry(name, (number[folder.name],), part, folder, 0) for name in names]
+        if not entries:
+            raise UserError(
+                f"data.root: there is no image in {self.image_folder}; it takes root/CLASS/IMAGE or "
+                "root/train/CLASS/IMAGE and root/test/CLASS/IMAGE"
+            )
+        if strangers:
+            kinds = ", ".join(f"{count:,} x {suffix or 'no suffix'}" for suffix, count in strangers.most_common())
+            warnings.warn(
+                f"files below {self.image_folder} that are no images by their name were left out: {kinds}",
+                RunWarning,
+                stacklevel=2,
+            )
+        return self.with_usual_parts(gather(entries, classes, multi_label=False))
+
+
+class FolderClassification(Folder):
+    """Class folders, recognised: parts train, test and, if there is one, val."""
+
+
+class FolderRetrieval(Folder, RetrievalFileSplit):
+    """Class folders, searched: queries (or the test part) in a database, or in the training part without one."""
+
+
+def part_folders(root: Path) -> dict[Path, str | None]:
+    """Return the folders that hold class folders, with the part each is for: those called train, test, ..., or `root`.
+
+    Raises:
+        UserError: folders of parts stand beside others, so that it is not clear which are classes.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root: there is no folder {root}")
+    parts: dict[Path, str | None] = {}
+    others = []
+    for folder in _folders_in(root):
+        if folder.name.lower() in PART_NAMES:
+            parts[folder] = PART_NAMES[folder.name.lower()]
+        else:
+            others.append(folder.name)
+    if not parts or (others and "train" not in parts.values()):
+        return {root: None}
+    if others:
+        raise UserError(
+            f"data.root: {root} holds folders of parts ({', '.join(folder.name for folder in parts)}) beside others "
+            f"({', '.join(others[:10])}); move the others away"
+        )
+    return parts
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _images_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images below a class folder in order of their names, and the suffixes of the other files."""
+    known = Image.registered_extensions()
+    images, others = [], []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix.lower() in known:
+            images.append(path)
+        else:
+            others.append(path.suffix.lower())
+    return images, others
