@@ -1,0 +1,126 @@
+"""The pictures and the tables of a classifier's test."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+
+from callbacks.logged_pictures import log_picture
+from records.atomic_file import write_text
+from records.classification_figures import (
+    confusion_picture,
+    order_by_frequency,
+    recall_curves_picture,
+    recall_picture,
+    reliability_picture,
+)
+from records.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import lightning.pytorch as pl
+
+    from lit_modules.metrics.per_class import RecognitionResult
+    from records.figures import Picture
+
+
+class RecognitionPictures(Callback):
+    """Write the pictures and the tables of a recognition result at the end of a test, and show them in the loggers.
+
+    The files are plots/class_recalls.png, plots/confusion.png, plots/reliability.png, plots/recall_curves.png (where
+    two epochs were judged at least), recognition/classes.csv and recognition/confusion.csv. Reads
+    `pl_module.recognition_result` and, for old recalls against new, `pl_module.recognition_before` (both a
+    `RecognitionResult`), and `trainer.datamodule.class_names`. A task without a recognition result, as one of
+    retrieval, gets no files. Only rank 0 writes.
+
+    Args:
+        directory: the run directory.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._run = RunDirectory(Path(directory))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the files."""
+        result: RecognitionResult | None = getattr(pl_module, "recognition_result", None)
+        if result is None or not trainer.is_global_zero:
+            return
+        before: RecognitionResult | None = getattr(pl_module, "recognition_before", None)
+        names: Sequence[str] = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        write_text(self._run.class_table, class_table(result, names, before))
+        write_text(self._run.confusion_table, confusion_table(result, names))
+        for path, picture in self._pictures(result, names, before).items():
+            picture.save(path)
+            log_picture(trainer.loggers, f"test/{path.stem}", path, trainer.global_step)
+
+    def _pictures(
+        self, result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None
+    ) -> dict[Path, Picture]:
+        calibration = result.calibration
+        pictures = {
+            self._run.class_recalls: recall_picture(
+                result.recalls,
+                names,
+                result.class_counts,
+                before=None if before is None else before.recalls,
+                groups=result.groups,
+            ),
+            self._run.confusion: confusion_picture(result.confusion, names, result.class_counts),
+            self._run.reliability: reliability_picture(
+                calibration.edges,
+                calibration.counts,
+                calibration.accuracy,
+                calibration.confidence,
+                calibration.expected_error,
+            ),
+        }
+        curves = recall_curves_picture(self._run.metrics) if self._run.metrics.is_file() else None
+        return pictures if curves is None else {**pictures, self._run.recall_curves: curves}
+
+
+def class_table(result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None = None) -> str:
+    """Write every class as a line of CSV, the most frequent in training first.
+
+    Columns: class, name, training_images (empty where they are unknown), test_images, recall (empty without test
+    images), and recall_before where there was a classifier before.
+    """
+    size = len(result.recalls)
+    counts = result.class_counts
+    order = range(size) if counts is None else order_by_frequency(counts).tolist()
+    tested = result.confusion.sum(axis=1).tolist()
+    head = ["class", "name", "training_images", "test_images", "recall", *(["recall_before"] if before else [])]
+    rows = [
+        [
+            label,
+            names[label],
+            "" if counts is None else counts[label],
+            tested[label],
+            _fraction(result.recalls[label]),
+            *([_fraction(before.recalls[label])] if before else []),
+        ]
+        for label in order
+    ]
+    return _csv([head, *rows])
+
+
+def confusion_table(result: RecognitionResult, names: Sequence[str]) -> str:
+    """Write the numbers of samples by true class (row) and predicted class (column) as CSV, in label order."""
+    return _csv(
+        [["true class", *names], *([name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True))]
+    )
+
+
+def _fraction(value: float) -> str:
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
