@@ -17,6 +17,9 @@ from lit_modules.optimization import Optimization, learning_rate_scheduler, para
 Batch = Mapping[str, Tensor]
 Outputs = dict[str, Tensor]
 
+# What a network reads of a batch; losses have no use for it.
+INPUTS = ("image", "views", "feature")
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -83,8 +86,11 @@ class TaskModule(L.LightningModule):
             self.backbone.eval()
         return self
 
-    def started_from(self, loaded: tuple[str, ...]) -> None:
-        """Be told, before training, which parameters of the head `init_from` has loaded; most methods need not know."""
+    def started_from(self, loaded: tuple[str, ...], unused: tuple[str, ...] = ()) -> None:
+        """Be told, before training, which parameters of the head `init_from` loaded, and what of the file was left.
+
+        Most methods need not know.
+        """
 
     def forward(self, batch: Batch) -> Outputs:
         """Return the head's outputs for a batch."""
@@ -95,7 +101,7 @@ class TaskModule(L.LightningModule):
         outputs = self(batch)
         if self.gather_batch and self.trainer.world_size > 1:
             outputs = self._over_ranks(outputs)
-            batch = self._over_ranks({name: tensor for name, tensor in batch.items() if name != "image"})
+            batch = self._over_ranks({name: tensor for name, tensor in batch.items() if name not in INPUTS})
         losses = self.loss(outputs, batch)
         named = {f"train/{name}": value.detach() for name, value in losses.items()}
         size = len(batch["index"])
@@ -103,12 +109,14 @@ class TaskModule(L.LightningModule):
         return losses["loss"]
 
     def _over_ranks(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return each tensor (B, ...) of this rank as (B * ranks, ...) of all, in rank order, with gradient.
+        """Return each tensor (B, ...) of this rank as (B * ranks, ...) of all, in one process's order, with gradient.
+
+        Ranks take turns in the order of an epoch (`datamodules.order.TrainingBatches`), so their samples interleave.
 
         A gathered gradient is the sum over ranks, which DDP's mean over ranks turns into the whole batch's own.
         """
         return {
-            name: cast(Tensor, self.all_gather(tensor, sync_grads=tensor.requires_grad)).flatten(0, 1)
+            name: cast(Tensor, self.all_gather(tensor, sync_grads=tensor.requires_grad)).transpose(0, 1).flatten(0, 1)
             for name, tensor in tensors.items()
         }
 
@@ -125,10 +133,18 @@ class TaskModule(L.LightningModule):
         for logger in self.loggers:
             logger.log_metrics({**named, "epoch": self.current_epoch}, step=step)
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters outside the backbone that the method exempts from weight decay."""
+        return set()
+
+    def trained_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups; a method may give parts of itself learning rates of their own."""
+        return parameter_groups(self, self.backbone, self.optimization, self.no_weight_decay())
+
     def configure_optimizers(self) -> Any:
         """Return the optimizer over parameter groups and the schedule over this run's steps or epochs."""
         settings = self.optimization
-        optimizer = settings.optimizer(parameter_groups(self, self.backbone, settings))
+        optimizer = settings.optimizer(self.trained_groups())
         interval = settings.schedule.interval
         steps = int(self.trainer.estimated_stepping_batches)
         total = steps if interval == "step" else (self.trainer.max_epochs or 1)

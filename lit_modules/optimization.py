@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,15 @@ class Optimization:
     decay_norm_and_bias: bool = True
 
 
-def parameter_groups(module: nn.Module, backbone: Backbone, settings: Optimization) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: parameters of equal learning rate and weight decay together, no frozen ones."""
+def parameter_groups(
+    module: nn.Module, backbone: Backbone, settings: Optimization, spared_names: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: parameters of equal learning rate and weight decay together, no frozen ones.
+
+    `spared_names` and what the backbone names have no weight decay.
+    """
     depths = {f"backbone.{name}": depth for name, depth in backbone.depth_groups().items()}
-    undecayed = {f"backbone.{name}" for name in backbone.no_weight_decay()}
+    undecayed = {f"backbone.{name}" for name in backbone.no_weight_decay()} | set(spared_names)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""One call for every backbone: plain images in, features out, from timm, torchvision or our own networks."""
+"""One call for every backbone: plain images in, features out, from timm, torchvision, open_clip or our own networks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from timm.models import group_parameters
 from timm.optim import auto_group_layers
 from torch import Tensor, nn
 
+from lit_modules.backbones.open_clip_networks import build_open_clip
 from lit_modules.backbones.own_networks import build_own
 from lit_modules.backbones.timm_networks import build_timm
 from lit_modules.backbones.torchvision_networks import build_torchvision
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from lit_modules.backbones.network import NetworkDescription
     from lit_modules.backbones.pretrained import PretrainedRecord, Requested
 
-Source = Literal["own", "timm", "torchvision"]
-BUILDERS = {"own": build_own, "timm": build_timm, "torchvision": build_torchvision}
+Source = Literal["own", "timm", "torchvision", "open_clip"]
+BUILDERS = {"own": build_own, "timm": build_timm, "torchvision": build_torchvision, "open_clip": build_open_clip}
 
 
 class Backbone(nn.Module):
@@ -144,7 +145,7 @@ def build_backbone(
     """Build a backbone by name.
 
     Args:
-        source: own, timm or torchvision.
+        source: own, timm, torchvision or open_clip (the extra `clip`).
         architecture: name in that source.
         pretrained: True (published weights or an error), False (random ones), "auto" (published weights if
             cached or if their server answers, otherwise a `RunWarning` and random ones; decided within 5 s).

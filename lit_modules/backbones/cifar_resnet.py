@@ -6,8 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_modules.backbones.experts import ExpertNetwork, PoolAndFlatten
+
 # Depth is 6n + 2: three stages of n blocks with two convolutions each, the first convolution and the classifier.
 BLOCKS_PER_STAGE = {"cifar_resnet20": 3, "cifar_resnet32": 5, "cifar_resnet44": 7, "cifar_resnet56": 9}
+
+
+# Shared: stem.3 is layer1, by blocks; an expert's: branches.EXPERT.STAGE.BLOCK.
+EXPERT_DEPTHS = {
+    "stem": r"^stem\.[01]\.",
+    "shared": r"^stem\.3\.(\d+)",
+    "experts": r"^branches\.\d+\.(\d+)\.(\d+)",
+}
 
 
 class PadShortcut(nn.Module):
@@ -72,6 +82,36 @@ class CifarResNet(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Rule for depths: the first convolution, then stage by stage (`coarse`) or block by block."""
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+
+
+def cifar_resnet_experts(
+    blocks_per_stage: int, width: int, experts: int, reduce_dimension: bool = False
+) -> ExpertNetwork:
+    """Build experts that share the first convolution and layer1, and have a layer2 and a layer3 each.
+
+    `reduce_dimension` gives the two strided stages three quarters of their channels (24 and 48 at width 16), so that
+    three experts cost less than twice one network (github.com/frank-xwang/RIDE-LongTailRecognition).
+    """
+    stem = nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        _stage(width, width, blocks_per_stage, stride=1),
+    )
+    middle, last = (3 * width // 2, 3 * width) if reduce_dimension else (2 * width, 4 * width)
+    branches = [
+        nn.Sequential(
+            _stage(width, middle, blocks_per_stage, stride=2),
+            _stage(middle, last, blocks_per_stage, stride=2),
+            PoolAndFlatten(),
+        )
+        for _ in range(experts)
+    ]
+    network = ExpertNetwork(stem, branches, last, EXPERT_DEPTHS)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return network
 
 
 def _stage(channels_in: int, channels_out: int, blocks: int, stride: int) -> nn.Sequential:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_modules.backbones.experts import ExpertNetwork, PoolAndFlatten
+
 
 class TinyConvNet(nn.Module):
     """Three stages of convolution, batch normalisation and ReLU: (B, 3, H, W) -> (B, 4 width), H, W >= 4.
@@ -30,6 +32,20 @@ class TinyConvNet(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Depth of each parameter: its stage."""
         return {"stages": r"^stage(\d+)"}
+
+
+def tiny_experts(width: int, experts: int, reduce_dimension: bool = False) -> ExpertNetwork:
+    """Build experts that share the first stage and have the other two each.
+
+    `reduce_dimension` gives those two three quarters of their channels.
+    """
+    middle, last = (3 * width // 2, 3 * width) if reduce_dimension else (2 * width, 4 * width)
+    branches = [
+        nn.Sequential(_stage(width, middle), nn.MaxPool2d(2), _stage(middle, last), PoolAndFlatten())
+        for _ in range(experts)
+    ]
+    stem = nn.Sequential(_stage(3, width), nn.MaxPool2d(2))
+    return ExpertNetwork(stem, branches, last, {"stem": r"^stem", "experts": r"^branches\.\d+\.(\d+)"})
 
 
 def _stage(channels_in: int, channels_out: int) -> nn.Sequential:

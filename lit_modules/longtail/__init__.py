@@ -1,0 +1,1 @@
+"""Long-tailed recognition: one file per method over what `base.py` shares."""

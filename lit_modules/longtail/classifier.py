@@ -1,0 +1,57 @@
+"""Classifiers on features, computed in float32: linear, and cosine with its scale applied exactly once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_modules.precision import full_precision, precise_linear, precise_type
+
+ClassifierKind = Literal["linear", "cosine"]
+
+
+class LinearClassifier(nn.Linear):
+    """Logits w_c . f + b_c; Kaiming initialisation, as the CIFAR ResNets of the field have (Cao et al., their code)."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes)
+        nn.init.kaiming_normal_(self.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (B, C) of features (B, D)."""
+        return precise_linear(features, self)
+
+
+class CosineClassifier(nn.Module):
+    """Logits scale * cos(w_c, f): no bias, neither the length of a feature nor that of a class weight counts.
+
+    The logits carry the scale already, so a margin taken from them is scale * margin, and a softmax of them is a
+    probability. (Cao et al., LDAM-DRW, NeurIPS 2019; the weights start uniform on [-1, 1], normalised.)
+
+    Raises:
+        ValueError: `scale` is not positive.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, scale: float) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"task.scale must be above 0, not {scale}")
+        self.scale = scale
+        self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, num_features).uniform_(-1, 1)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (B, C) in [-scale, scale] of features (B, D)."""
+        precise = precise_type(features, self.weight)
+        with full_precision(features):
+            directions = F.normalize(features.to(precise))
+            return self.scale * F.linear(directions, F.normalize(self.weight.to(precise)))
+
+
+def build_classifier(kind: ClassifierKind, num_features: int, num_classes: int, scale: float) -> nn.Module:
+    """Build the classifier `kind` from features (B, D) to logits (B, C); `scale` is the cosine classifier's."""
+    if kind == "cosine":
+        return CosineClassifier(num_features, num_classes, scale)
+    return LinearClassifier(num_features, num_classes)
