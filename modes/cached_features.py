@@ -1,0 +1,52 @@
+"""Features of all images, computed once: a head on a frozen backbone then trains in seconds."""
+
+from __future__ import annotations
+
+import torch
+from lightning import Trainer
+from rich.progress import track
+from torch import Tensor
+
+from datamodules.base import ImageDataModule
+from datamodules.cached_features import CachedFeatures
+from datamodules.feature_sets import FeatureSet
+from lit_modules.base import TaskModule
+from modes.initial import frozen_part
+from modes.life import Settings
+from records.environment import is_first_process
+from records.errors import UserError
+
+
+def caches_features(settings: Settings) -> bool:
+    """Tell whether features are computed once: `cache_features`, or where that is null what the task says.
+
+    Raises:
+        UserError: asked for, and the backbone is trained.
+    """
+    is_frozen = frozen_part(settings) == "backbone"
+    asked = settings["cache_features"]
+    if asked and not is_frozen:
+        raise UserError(
+            "cache_features=true: the backbone is trained, so its features change with every step; add freeze=backbone"
+        )
+    return is_frozen and bool(settings["task"].get("cache_features", False) if asked is None else asked)
+
+
+def cached_features(task: TaskModule, data: ImageDataModule, trainer: Trainer) -> CachedFeatures:
+    """Compute the features of every split, not augmented, on the trainer's device and in its precision."""
+    device = trainer.strategy.root_device
+    task.backbone.to(device).eval()
+    sets = {split: _features(task, data, split, trainer, device) for split in data.sizes}
+    return CachedFeatures(data, sets)
+
+
+def _features(
+    task: TaskModule, data: ImageDataModule, split: str, trainer: Trainer, device: torch.device
+) -> FeatureSet:
+    loader = data.evaluation_loader(split)
+    rows: list[Tensor] = []
+    batches = track(loader, f"features of {split}", disable=not is_first_process(), transient=True)
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        for batch in batches:
+            rows.append(task.encode({"image": batch["image"].to(device)}).float().cpu())
+    return FeatureSet(torch.cat(rows), data.labels(split))
