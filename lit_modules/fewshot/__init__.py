@@ -1,0 +1,1 @@
+"""Few-shot and zero-shot recognition on features of a pretrained encoder."""

@@ -1,0 +1,168 @@
+"""A few-shot head as a task: fitted once on the data's features, judged class by class."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_modules.backbones.backbone import Backbone
+from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
+from lit_modules.fewshot.head import FewShotHead, State
+from lit_modules.metrics.open_domain import open_domain_metrics
+from lit_modules.metrics.per_class import ClassRecognition, RecognitionResult
+from lit_modules.optimization import Optimization
+from lit_modules.precision import full_precision
+from records.errors import UserError
+from records.notices import RunWarning
+
+STATE_KEY = "few_shot_head"
+"""Where a checkpoint holds the fitted head, a dict of tensors."""
+
+TEST_LEAK = (
+    "the epoch and the settings were chosen on the TEST labels (task.selection=test_leak): this reproduces published "
+    "figures that were made so, and is no estimate of the accuracy on new images"
+)
+
+
+class FewShotModule(TaskModule):
+    """Any `FewShotHead` in a run: fitted when training starts, before the only epoch there is.
+
+    The head takes whole arrays from the data: `support_features`, `support_labels`, `text_features`,
+    `unlabelled_features`, `validation_features`, `validation_labels`; batches of training are only counted. Its state
+    goes into every checkpoint as plain tensors, so that a run resumes and is tested again without a new fit. What the
+    fit chose is logged as `train/NAME`.
+
+    Args:
+        classifier: the head.
+        backbone: encodes batches of images; batches of features pass it by.
+        labels, optimization, metric: as for every task; nothing is optimised.
+
+    Raises:
+        UserError: the data have several labels per image.
+    """
+
+    def __init__(
+        self,
+        classifier: FewShotHead,
+        backbone: Backbone,
+        labels: LabelSpace,
+        optimization: Optimization,
+        metric: ClassRecognition,
+    ) -> None:
+        super().__init__(backbone, labels, optimization)
+        if labels.multi_label:
+            raise UserError("few-shot heads need one class per image, and these data have several: choose other data")
+        self.classifier = classifier
+        self.metric = metric
+        self.freeze_backbone()
+        # a run without a parameter takes no steps, and one without steps leaves no checkpoints
+        self.idle = nn.Parameter(torch.zeros(()))
+        self.recognition_result: RecognitionResult | None = None
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the fit looked at the unlabelled images that are judged."""
+        return self.classifier.transductive
+
+    @property
+    def evaluation_protocol(self) -> dict[str, str]:
+        """What a reader of the result must know beside the data's own protocol."""
+        return {"transductive": "yes, the fit saw the unlabelled test images"} if self.transductive else {}
+
+    def head(self, features: Tensor) -> Outputs:
+        """Return `features` (B, D) and `logits` (B, C), in float32 at least."""
+        with full_precision(features):
+            return {"features": features, "logits": self.classifier.predict(features)}
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy of the fitted head; a figure, nothing is trained by it."""
+        return {"loss": F.cross_entropy(outputs["logits"], batch["label"])}
+
+    def configure_optimizers(self) -> Any:
+        """Return an optimizer whose steps have length zero."""
+        return torch.optim.SGD([self.idle], lr=0.0)
+
+    def on_train_start(self) -> None:
+        """Fit the head on the first process, and hand its state to the others; not again where a run is resumed."""
+        if self.classifier.state:
+            return
+        if self.trainer.is_global_zero:
+            with full_precision(self.idle):
+                self._fit(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.classifier.state = self.trainer.strategy.broadcast(self.classifier.state)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Log the loss and what the fit chose; return a zero whose gradient is zero."""
+        super().training_step(batch, batch_idx)
+        chosen = {f"train/{name}": value for name, value in self.classifier.facts.items()}
+        self.exact_metrics.update(chosen)
+        self.log_dict(chosen, on_step=False, on_epoch=True, batch_size=len(batch["index"]))
+        return 0 * self.idle
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect the predictions of one batch."""
+        self._collect(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect the predictions of one batch."""
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation part as `val/NAME`."""
+        self._judge("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test part as `test/NAME`, and keep the result for pictures."""
+        self.recognition_result = self._judge("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the fitted state."""
+        checkpoint[STATE_KEY] = dict(self.classifier.state)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the fitted state.
+
+        Raises:
+            UserError: the checkpoint is not that of a few-shot head.
+        """
+        if STATE_KEY not in checkpoint:
+            raise UserError("this checkpoint holds no fitted few-shot head; name the run of a few-shot task")
+        state: State = checkpoint[STATE_KEY]
+        self.classifier.state = dict(state)
+
+    def _fit(self, data: Any) -> None:
+        validation = _pair(data.validation_features, data.validation_labels)
+        if getattr(self.classifier, "selects_on_test", False):
+            warnings.warn(TEST_LEAK, RunWarning, stacklevel=2)
+            validation = (data.unlabelled_features, data.labels("test"))
+        self.classifier.fit(
+            self._moved(data.support_features),
+            self._moved(data.support_labels),
+            self._moved(data.text_features),
+            self._moved(data.unlabelled_features),
+            None if validation is None else (validation[0].to(self.device), validation[1].to(self.device)),
+            self.labels.num_classes,
+        )
+
+    def _moved(self, part: Tensor | None) -> Tensor | None:
+        return None if part is None else part.to(self.device)
+
+    def _collect(self, batch: Batch) -> None:
+        self.metric.update(self(batch)["logits"], batch["label"], batch["index"])
+
+    def _judge(self, stage: str) -> RecognitionResult:
+        result = self.metric.compute()
+        self.metric.reset()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        seen: Tensor | None = getattr(data, "seen_classes", None)
+        extra = {} if seen is None else open_domain_metrics(result.confusion, seen.cpu().numpy())
+        self.log_metrics(stage, {**result.metrics, **extra})
+        return result
+
+
+def _pair(features: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    return None if features is None or labels is None else (features, labels)

@@ -1,0 +1,213 @@
+"""TransCLIP: a Gaussian mixture over the images that are judged, held to CLIP's predictions and their neighbours'.
+
+Zanella, Gerin and Ben Ayed, "Boosting Vision-Language Models with Transduction", NeurIPS 2024, equations 1 to 9.
+Written from the paper. Transductive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_modules.fewshot.episode import Episode, Labelled, accuracy
+from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, one_number, positive, text_logits
+
+GAMMAS = (0.002, 0.01, 0.02, 0.2)
+BLOCK = 2048
+"""Rows of an affinity matrix held at a time."""
+
+
+def nearest(features: Tensor, pool: Tensor, neighbours: int, own: bool) -> tuple[Tensor, Tensor]:
+    """Return cosines and positions (..., N, k) of each feature's nearest rows in a pool (..., P, D).
+
+    Args:
+        features: (..., N, D).
+        pool: (..., P, D).
+        neighbours: k; the whole pool where it is smaller.
+        own: feature i is row i of the pool, and no neighbour of itself.
+    """
+    k = min(neighbours, pool.shape[-2] - own)
+    values, places = [], []
+    for start in range(0, features.shape[-2], BLOCK):
+        affinity = features[..., start : start + BLOCK, :] @ pool.mT
+        if own:
+            affinity.diagonal(offset=start, dim1=-2, dim2=-1).fill_(-torch.inf)
+        best = affinity.topk(k, dim=-1)
+        values.append(best.values)
+        places.append(best.indices)
+    return torch.cat(values, dim=-2), torch.cat(places, dim=-2)
+
+
+def neighbour_votes(weights: Tensor, places: Tensor, assignment: Tensor) -> Tensor:
+    """Return the mean of w_ij z_j over each row's neighbours j: (..., N, C).
+
+    Args:
+        weights: (..., N, k).
+        places: (..., N, k), rows of the assignment.
+        assignment: z (..., P, C).
+    """
+    size, k = places.shape[-2:]
+    rows = places.flatten(-2).unsqueeze(-1).expand(*places.shape[:-2], size * k, assignment.shape[-1])
+    chosen = assignment.gather(-2, rows).unflatten(-2, (size, k))
+    return (weights.unsqueeze(-1) * chosen).mean(dim=-2)
+
+
+def log_likelihood(features: Tensor, means: Tensor, variance: Tensor) -> Tensor:
+    """Return log N(f; mu_k, diag(variance)) without its constant: (..., N, C).
+
+    Args:
+        features: (..., N, D).
+        means: (..., C, D).
+        variance: (..., D), shared by all classes.
+    """
+    scaled = features / variance.unsqueeze(-2)
+    own = (features * scaled).sum(dim=-1, keepdim=True)
+    centre = (means.square() / variance.unsqueeze(-2)).sum(dim=-1).unsqueeze(-2)
+    return -(own - 2 * scaled @ means.mT + centre) / 2 - variance.log().sum(dim=-1)[..., None, None] / 2
+
+
+def mixture(features: Tensor, assignment: Tensor, support: Labelled | None, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means (..., C, D) and the shared variance (..., D) of images weighted by assignment.
+
+    The images that are judged weigh 1 / M each, the support images gamma / N each.
+
+    Args:
+        features: (..., M, D).
+        assignment: z (..., M, C).
+        support: N labelled images, or None.
+        gamma: (...).
+    """
+    weight = assignment / features.shape[-2]
+    if support is not None:
+        share = gamma[..., None, None].to(features.dtype) / support.labels.shape[-1]
+        labels = F.one_hot(support.labels, assignment.shape[-1]).to(features.dtype) * share
+        features = torch.cat([features, support.features], dim=-2)
+        weight = torch.cat([weight, labels], dim=-2)
+    mass = weight.sum(dim=-2).clamp(min=torch.finfo(weight.dtype).tiny)
+    means = weight.mT @ features / mass.unsqueeze(-1)
+    # sum_ik w_ik (f_i - mu_k)^2 = sum_i w_i f_i^2 - sum_k w_k mu_k^2
+    second = (weight.sum(dim=-1, keepdim=True) * features.square()).sum(dim=-2)
+    spread = second - (mass.unsqueeze(-1) * means.square()).sum(dim=-2)
+    return means, (spread / mass.sum(dim=-1, keepdim=True)).clamp(min=torch.finfo(weight.dtype).eps)
+
+
+class TransCLIP(FewShotHead):
+    """Zero-shot, or few-shot where the data give support images.
+
+    An image's assignment is z = softmax(weight log y + log-likelihood / temperature + vote of its neighbours), y being
+    CLIP's probabilities; assignments, means and the variance that all classes share are updated in turn. An image that
+    was not among those of the fit is judged by the same formula, with its neighbours among them.
+
+    Args:
+        text_weight: lambda, the weight of CLIP's prediction; None takes 1 without support and 0.5 with it.
+        gammas: weights of the support that are tried on validation images; each is solved from the start, and the first
+            best is kept.
+        gamma: weight of the support where there are no validation images.
+        neighbours: of each image, among the images that are judged.
+        iterations: updates of means and variance.
+        inner_iterations: updates of the assignment in each of them.
+        temperature: of the Gaussians' log-likelihood, a sum over hundreds of channels that would silence CLIP; 50 is
+            the authors' (in their code, not in the paper).
+        confident: the most confident images of a class, whose mean starts it where there is no support.
+        scale: factor on the cosines whose softmax is CLIP's prediction.
+    """
+
+    transductive: ClassVar[bool] = True
+    needs_support: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        text_weight: float | None = None,
+        gammas: Sequence[float] = GAMMAS,
+        gamma: float = 0.02,
+        neighbours: int = 3,
+        iterations: int = 10,
+        inner_iterations: int = 5,
+        temperature: float = 50.0,
+        confident: int = 8,
+        scale: float = LOGIT_SCALE,
+    ) -> None:
+        super().__init__()
+        self.text_weight = text_weight
+        self.gammas = tuple(positive("gammas", value) for value in gammas)
+        self.gamma = positive("gamma", gamma)
+        self.neighbours = count("neighbours", neighbours)
+        self.iterations = count("iterations", iterations)
+        self.inner_iterations = count("inner_iterations", inner_iterations)
+        self.temperature = positive("temperature", temperature)
+        self.confident = count("confident", confident)
+        self.scale = positive("scale", scale)
+
+    def solve(self, episode: Episode) -> State:
+        """Fit the mixture, once for each gamma that is tried."""
+        assert episode.unlabelled is not None
+        support = None if episode.labels is None else episode.support
+        cosines, places = nearest(episode.unlabelled, episode.unlabelled, self.neighbours, own=True)
+        graph = (cosines.clamp(min=0), places)
+        if support is None or episode.validation is None or not self.gammas:
+            return self._fit_mixture(episode, support, graph, one_number(self.gamma, episode.unlabelled))
+        best: State = {}
+        for gamma in self.gammas:
+            state = self._fit_mixture(episode, support, graph, one_number(gamma, episode.unlabelled))
+            reached = accuracy(self.scores(episode.validation.features, state), episode.validation.labels)
+            state["validation_accuracy"] = reached
+            better = reached > best["validation_accuracy"] if best else torch.ones_like(reached, dtype=torch.bool)
+            best = {name: _where(better, tensor, best[name]) if best else tensor for name, tensor in state.items()}
+        return best
+
+    def scores(self, features: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the logarithms of the assignment, up to a constant for each image."""
+        cosines, places = self._neighbours_of(features, state["images"])
+        votes = neighbour_votes(cosines.clamp(min=0), places, state["assignment"])
+        return self._evidence(features, state, state["means"], state["variance"]) + votes
+
+    def _fit_mixture(
+        self, episode: Episode, support: Labelled | None, graph: tuple[Tensor, Tensor], gamma: Tensor
+    ) -> State:
+        assert episode.unlabelled is not None
+        assert episode.text is not None
+        images, text = episode.unlabelled, episode.text
+        weight = self.text_weight if self.text_weight is not None else (1.0 if support is None else 0.5)
+        state = {"images": images, "text": text, "text_weight": one_number(weight, images), "gamma": gamma}
+        assignment = text_logits(images, text, self.scale).softmax(dim=-1)
+        means = self._first_means(images, assignment, support)
+        variance = torch.full_like(images[..., 0, :], 1 / images.shape[-1])
+        for _ in range(self.iterations):
+            evidence = self._evidence(images, state, means, variance)
+            for _ in range(self.inner_iterations):
+                assignment = (evidence + neighbour_votes(*graph, assignment)).softmax(dim=-1)
+            means, variance = mixture(images, assignment, support, gamma)
+        return {**state, "assignment": assignment, "means": means, "variance": variance}
+
+    def _evidence(self, features: Tensor, state: Mapping[str, Tensor], means: Tensor, variance: Tensor) -> Tensor:
+        prediction = text_logits(features, state["text"], self.scale).log_softmax(dim=-1)
+        weight = state["text_weight"][..., None, None].to(prediction.dtype)
+        return weight * prediction + log_likelihood(features, means, variance) / self.temperature
+
+    def _first_means(self, images: Tensor, assignment: Tensor, support: Labelled | None) -> Tensor:
+        """Return the mean of each class's support; of a class without any, of the images most surely of it."""
+        places = assignment.mT.topk(min(self.confident, images.shape[-2]), dim=-1).indices
+        rows = places.flatten(-2).unsqueeze(-1).expand(*places.shape[:-2], -1, images.shape[-1])
+        means = images.gather(-2, rows).unflatten(-2, places.shape[-2:]).mean(dim=-2)
+        if support is not None:
+            counts = F.one_hot(support.labels, assignment.shape[-1]).sum(dim=-2).unsqueeze(-1)
+            sums = F.one_hot(support.labels, assignment.shape[-1]).to(images.dtype).mT @ support.features
+            means = torch.where(counts > 0, sums / counts.clamp(min=1), means)
+        return F.normalize(means, dim=-1)
+
+    def _neighbours_of(self, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest images of the fit; one that is the very same feature is itself, and does not count."""
+        cosines, places = nearest(features, images, self.neighbours + 1, own=False)
+        nearest_rows = images.gather(-2, places[..., :1].expand(*places.shape[:-1], images.shape[-1]))
+        itself = (nearest_rows == features).all(dim=-1, keepdim=True)
+        kept = torch.where(itself, cosines[..., 1:], cosines[..., :-1])
+        return kept, torch.where(itself, places[..., 1:], places[..., :-1])
+
+
+def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(chosen.reshape(chosen.shape + (1,) * (yes.ndim - chosen.ndim)), yes, no)
