@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from records.atomic_file import remove_leftovers, replace_atomically
+from records.environment import is_first_process
 from records.errors import UserError
+from records.notices import RunWarning
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 # The archive's own comment field (PKWARE APPNOTE 4.3.16): two bytes of length, the last of the file, and the comment.
 LABEL = b"sha256:"
@@ -24,7 +27,7 @@ LENGTH_FIELD = COMMENT_SIZE.to_bytes(2, "little")
 NO_COMMENT = b"\0\0"
 BLOCK = 1 << 20
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,20 +45,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint; until it is whole and on the disk, the previous one stays.
 
         Raises:
-            UserError: the disk is full, or a quota is reached; the previous checkpoint is untouched.
+            UserError: the disk is full, a quota is reached, or the file cannot be written for another reason of the
+                system; the previous checkpoint is untouched.
             TypeError: `storage_options` is given, which local files do not have.
         """
         if storage_options is not None:
             raise TypeError(f"storage_options={storage_options!r}: checkpoints are local files, give None")
-        # Temporary files of killed runs are as large as checkpoints, and rank 0 of one run is the only writer.
-        remove_leftovers(path)
         try:
+            # Temporary files of killed runs are as large as checkpoints, and rank 0 of one run is the only writer.
+            remove_leftovers(path)
             with replace_atomically(path) as file:
                 _write_with_checksum(checkpoint, file)
         except OSError as error:
-            if error.errno in NO_SPACE:
-                raise _no_space(Path(path), error) from error
-            raise
+            raise _not_written(Path(path), error) from error
 
     def load_checkpoint(
         self,
@@ -84,8 +86,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"{path}: cannot be loaded as a checkpoint of tensors and plain containers "
                 f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}). "
-                "Resume from another checkpoint, or start the run again."
+                "Put a copy of it there, or start the run again."
             ) from error
+
+
+def sound_checkpoint(candidates: Sequence[Path]) -> Path | None:
+    """Return the first checkpoint that can be loaded, None where there is none at all.
+
+    A run resumes exactly from any checkpoint of its own, so a damaged one costs the epochs since the next candidate.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are damaged.
+    """
+    problems: list[str] = []
+    for path in (candidate for candidate in candidates if candidate.is_file()):
+        try:
+            AtomicCheckpointIO().load_checkpoint(path, map_location="meta")
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if problems and is_first_process():
+            warnings.warn(f"{problems[0]} This attempt goes on from {path} instead.", RunWarning, stacklevel=2)
+        return path
+    if problems:
+        raise UserError("\n".join(problems))
+    return None
 
 
 def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -111,7 +136,7 @@ def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
     if comment[len(LABEL) :] != digest:
         raise UserError(
             f"{file}: the content does not fit the checksum written with it, so the file was damaged later. "
-            "Resume from another checkpoint (checkpoints/best.ckpt or a copy), or start the run again."
+            "Put a copy of it there, or start the run again."
         )
     return True
 
@@ -180,9 +205,13 @@ def _digest(stream: IO[bytes], size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _no_space(path: Path, error: OSError) -> UserError:
+def _not_written(path: Path, error: OSError) -> UserError:
     kept = "The previous checkpoint is untouched." if path.exists() else "No checkpoint was there before."
+    if error.errno in NO_SPACE:
+        what, mend = "no space left to write the checkpoint", "Free some space"
+    else:
+        what, mend = "the checkpoint cannot be written", f"Make {path.parent} writable"
     return UserError(
-        f"{path}: no space left to write the checkpoint ({error.strerror}). {kept} "
-        "Free some space or set paths.output_dir to another disk, then resume the run."
+        f"{path}: {what} ({error.strerror}). {kept} "
+        f"{mend} (or move the run's folder to another disk, which paths.output_dir names for new runs), then resume."
     )

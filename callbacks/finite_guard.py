@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from records.atomic_file import write_json
 from records.errors import UserError
@@ -23,9 +24,10 @@ class FiniteGuard(L.Callback):
 
     A non-finite one stops every rank before its update (`stop`), so the last checkpoint is a good one; or the update is
     left out and counted as `train/skipped_steps` (`skip`), and buffers (batch-norm statistics, memory banks) are what
-    they were before its batches. The sample ids of the batches behind the update are written
-    to `nonfinite.json`. Under fp16 infinite gradients are the loss scaler's normal work: its own skips are counted as
-    `train/scaler_skips`, and only a collapsed scale stops.
+    they were before its batches. The sample ids of the batches behind the update are written to `nonfinite.json`: those
+    of the ranks whose loss is non-finite, or of all ranks where only the gradient is, which they share. Under fp16
+    infinite gradients are the loss scaler's normal work: its own skips are counted as `train/scaler_skips`, and only a
+    collapsed scale stops.
 
     Args:
         directory: where nonfinite.json is written.
@@ -61,7 +63,7 @@ class FiniteGuard(L.Callback):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         loss_finite = torch.stack(self._losses).isfinite().all()
         finite = loss_finite & torch.nn.utils.get_total_norm(gradients).isfinite()
-        samples, self._samples, self._losses = self._samples, [], []
+        samples, self._samples, self._losses = torch.cat(self._samples), [], []
         if self._everywhere(trainer, finite):
             return
         losses_finite = self._everywhere(trainer, loss_finite)
@@ -69,7 +71,8 @@ class FiniteGuard(L.Callback):
         if scaler is not None and losses_finite:
             self._count_scaler_skip(float(scaler.get_scale()))
             return
-        self._report(trainer, losses_finite, torch.cat(samples).tolist())
+        is_behind = losses_finite or not loss_finite
+        self._report(trainer, losses_finite, _of_all_ranks(trainer, samples if is_behind else samples[:0]))
         if self.on_nonfinite == "stop":
             what = "gradient" if losses_finite else "loss"
             raise UserError(
@@ -125,3 +128,9 @@ class FiniteGuard(L.Callback):
                 "count": self.skipped + 1,
             }
             write_json(self.file, content)
+
+
+def _of_all_ranks(trainer: L.Trainer, samples: Tensor) -> list[int]:
+    """Return the sample ids (N,) int64 of every rank, in rank order; each rank may have another number."""
+    gathered = gather_all_tensors(samples) if trainer.world_size > 1 else [samples]
+    return [int(sample) for sample in torch.cat(gathered)]

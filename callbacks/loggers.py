@@ -1,4 +1,4 @@
-"""Weights & Biases, in a way that never stops a run."""
+"""Loggers in a way that never stops a run: any that Lightning has, and Weights & Biases with an offline fallback."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from callbacks.metrics_table import MetricsTable
 from records.atomic_file import write_text
 from records.errors import UserError
 from records.notices import RunWarning
@@ -21,6 +22,10 @@ from records.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from lightning.pytorch.callbacks import Checkpoint
+    from torch import Tensor
+    from torch.nn import Module
 
 CONNECT_SECONDS = 3.0
 DEFAULT_SERVER = "https://api.wandb.ai"
@@ -100,7 +105,101 @@ def choose_mode(offline: bool | Literal["auto"]) -> Mode:
     return "offline"
 
 
-class SteadyWandbLogger(WandbLogger):
+def steady(logger: Logger) -> Logger:
+    """Return a logger whose failures are warnings of the run; metrics.csv and W&B look after themselves."""
+    return logger if isinstance(logger, (MetricsTable, _Steadiness)) else SteadyLogger(logger)
+
+
+class _Steadiness:
+    """What a logger does when it fails: the run says so once, goes on, and leaves it alone."""
+
+    _label: str
+    _given_up = False
+
+    def _steadily(self, action: Callable[..., None], *arguments: Any, **named: Any) -> None:
+        if self._given_up:
+            return
+        try:
+            action(*arguments, **named)
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._given_up = True
+        _warn(f"{self._label} failed and is left alone from here on ({type(error).__name__}: {error}).")
+
+
+class SteadyLogger(_Steadiness, Logger):
+    """Any logger, in a way that its failure is a warning of the run.
+
+    Args:
+        logger: the logger itself.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self._logger = logger
+        self._label = f"logger {type(logger).__name__}"
+
+    @property
+    def name(self) -> str | None:
+        """The logger's own name."""
+        return self._logger.name
+
+    @property
+    def version(self) -> int | str | None:
+        """The logger's own version."""
+        return self._logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """The logger's own folder."""
+        return self._logger.save_dir
+
+    @property
+    def group_separator(self) -> str:
+        """What the logger puts between a group and a name."""
+        return self._logger.group_separator
+
+    @property
+    def experiment(self) -> Any:
+        """The logger's own experiment; a stand-in that takes every call and does nothing once it has failed."""
+        if not self._given_up:
+            try:
+                return self._logger.experiment  # type: ignore[attr-defined]
+            except AttributeError:
+                # Not every logger has one; Lightning asks by `hasattr`.
+                raise
+            except Exception as error:
+                self._give_up(error)
+        return _Nothing()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the values of one step, if the logger can."""
+        self._steadily(self._logger.log_metrics, dict(metrics), step)
+
+    def log_hyperparams(self, params: Any, *arguments: Any, **named: Any) -> None:
+        """Log the settings, if the logger can."""
+        self._steadily(self._logger.log_hyperparams, params, *arguments, **named)
+
+    def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:
+        """Log the network's graph, if the logger can."""
+        self._steadily(self._logger.log_graph, model, input_array)
+
+    def save(self) -> None:
+        """Save, if the logger can."""
+        self._steadily(self._logger.save)
+
+    def finalize(self, status: str) -> None:
+        """Finish, if the logger can."""
+        self._steadily(self._logger.finalize, status)
+
+    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
+        """Take note of a checkpoint, if the logger can."""
+        self._steadily(self._logger.after_save_checkpoint, checkpoint_callback)
+
+
+class SteadyWandbLogger(_Steadiness, WandbLogger):
     """Lightning's W&B logger that turns every failure of W&B into a warning of the run.
 
     A run that cannot be started online is started offline; one that cannot be started at all, or fails later,
@@ -114,7 +213,7 @@ class SteadyWandbLogger(WandbLogger):
 
     def __init__(self, run_directory: RunDirectory, mode: Mode, **settings: Any) -> None:
         self._run_directory = run_directory
-        self._given_up = False
+        self._label = "logger=wandb: W&B"
         super().__init__(
             save_dir=str(run_directory.path),
             id=_kept_run_id(run_directory),
@@ -161,7 +260,7 @@ class SteadyWandbLogger(WandbLogger):
                 return self._start()
             except Exception as error:
                 _warn(f"logger=wandb: W&B could not start {mode} ({type(error).__name__}: {error}).")
-        self._give_up()
+        self._given_up = True
         return None
 
     def _start(self) -> Any:
@@ -175,17 +274,8 @@ class SteadyWandbLogger(WandbLogger):
             write_text(self._run_directory.wandb_run_id, f"{run.id}\n")
         return run
 
-    def _steadily(self, action: Callable[..., None], *arguments: Any) -> None:
-        if self._given_up:
-            return
-        try:
-            action(*arguments)
-        except Exception as error:
-            _warn(f"logger=wandb: W&B failed and is left alone from here on ({type(error).__name__}: {error}).")
-            self._give_up()
-
-    def _give_up(self) -> None:
-        self._given_up = True
+    def _give_up(self, error: Exception) -> None:
+        super()._give_up(error)
         self._experiment = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -12,18 +13,23 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.ending import EndTogether
+from callbacks.loggers import steady
 from launch.problems import Problem, as_text
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import LabelSpace, TaskModule
+from lit_modules.fewshot.base import FewShotModule
+from lit_modules.fewshot.head import FewShotHead
 from lit_modules.optimization import Optimization
 from modes.binding import Part, check_arguments, locate
+from modes.encoding import read_data
 from records.errors import UserError
 
 Config = Mapping[str, Any]
 
 OPTIMIZATION_KEYS = ("lr", "weight_decay", "backbone_lr_scale", "layer_decay", "decay_norm_and_bias")
 METADATA = {
-    "task": frozenset({"name", "needs", "monitor", "direction", "freeze", "cache_features", "stages"}),
+    "task": frozenset({"name", "needs", "monitor", "direction", "freeze", "cache_features", "stages", "transductive"}),
     "model": frozenset({"suggested"}),
     "data": frozenset({"name", "provides", "map_cut"}),
     "trainer": frozenset({"on_nonfinite", "compile"}),
@@ -74,14 +80,24 @@ def check(config: Config) -> None:
 def build(node: Config, metadata: frozenset[str] = frozenset(), **supplied: Any) -> Any:
     """Build the `_target_` of a node with the node's own keys as arguments, and those that the caller adds.
 
+    Targets within the arguments are built first.
+
     Raises:
-        UserError: the target refuses a value.
+        UserError: a target refuses a value.
     """
-    given = {key: value for key, value in node.items() if key not in metadata and not key.startswith("_")}
+    ignored = {*metadata, *supplied}
+    given = {key: _built(value) for key, value in node.items() if key not in ignored and not key.startswith("_")}
     try:
         return locate(node["_target_"])(**{**given, **supplied})
     except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(f"{node['_target_']} refuses its settings: {error}") from error
+
+
+def _built(value: Any) -> Any:
+    """Return a value of a configuration with every target in it built."""
+    if isinstance(value, Mapping):
+        return build(value) if "_target_" in value else {key: _built(child) for key, child in value.items()}
+    return [_built(child) for child in value] if isinstance(value, list) else value
 
 
 def build_backbone(config: Config) -> Backbone:
@@ -92,13 +108,22 @@ def build_backbone(config: Config) -> Backbone:
 
 def build_data(config: Config, backbone: Backbone) -> LightningDataModule:
     """Build the data at the backbone's image size, and read them."""
-    data: LightningDataModule = build(config["data"], METADATA["data"], image_size=backbone.image_size)
-    data.setup("fit")
+    data = new_data(config, backbone.image_size)
+    read_data(data, backbone, config)
     return data
 
 
-def build_task(config: Config, backbone: Backbone, data: Any) -> TaskModule:
-    """Build the LightningModule of the task on a backbone, for the labels of the data."""
+def new_data(config: Config, image_size: int) -> LightningDataModule:
+    """Build the data at an image size, without reading them."""
+    data: LightningDataModule = build(config["data"], METADATA["data"], image_size=image_size)
+    return data
+
+
+def build_task(config: Config, backbone: Backbone, data: Any, **supplied: Any) -> TaskModule:
+    """Build the LightningModule of the task on a backbone, for the labels of the data.
+
+    `supplied` takes the place of the configuration's values of the same names.
+    """
     labels = LabelSpace(
         num_classes=data.num_classes,
         class_names=tuple(data.class_names),
@@ -107,22 +132,33 @@ def build_task(config: Config, backbone: Backbone, data: Any) -> TaskModule:
         train_size=data.sizes["train"],
     )
     parts = {"labels": labels, "optimization": _optimization(config), "metric": build(config["metric"])}
-    task: TaskModule = build(config["task"], METADATA["task"], backbone=backbone, **parts)
+    parts["backbone"] = backbone
+    task: TaskModule
+    if is_few_shot_head(config):
+        task = FewShotModule(build(config["task"], METADATA["task"]), **parts)
+    else:
+        task = build(config["task"], METADATA["task"], **parts, **supplied)
     if config["trainer"]["compile"]:
         # in place, so that names in checkpoints stay the same
         task.backbone.network.compile()
     return task
 
 
+def is_few_shot_head(config: Config) -> bool:
+    """Say whether the task is a head without a LightningModule of its own, which `FewShotModule` makes a task."""
+    target = locate(config["task"]["_target_"])
+    return inspect.isclass(target) and issubclass(target, FewShotHead)
+
+
 def build_trainer(config: Config, data: Any) -> Trainer:
     """Build the trainer with its callbacks and loggers; loaders come from the data, made anew for every epoch."""
     validates = data.has_validation
     callbacks: list[Callback] = [build(node) for node in config["callbacks"].values() if node is not None]
-    loggers: list[Logger] = [build(node) for node in config["logger"].values() if node is not None]
+    loggers: list[Logger] = [steady(build(node)) for node in config["logger"].values() if node is not None]
     return build(
         config["trainer"],
         METADATA["trainer"],
-        callbacks=callbacks,
+        callbacks=[EndTogether(), *callbacks],
         logger=loggers,
         plugins=[AtomicCheckpointIO(), *_cluster()],
         default_root_dir=config["paths"]["run_dir"],

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +22,18 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from records.atomic_file import write_text
 from records.environment import is_first_process
 from records.errors import UserError
-from records.notices import collect_run_warnings
+from records.notices import RunWarning, collect_run_warnings
 from records.result import RunRecord
 from records.run_directory import RunDirectory
+from records.run_lock import sole_process
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+# Set by those who start this run as one of their jobs.
+OTHER_REQUEUERS = ("SUBMITIT_EXECUTOR", "SWEEP_JOB_RESTART_COUNT")
 
 Settings = Mapping[str, Any]
 
@@ -38,31 +43,56 @@ class Terminated(BaseException):
 
 
 def live(
-    settings: Settings, overrides: Sequence[str], action: Callable[[Settings, RunRecord], None], again: Sequence[str]
+    settings: Settings,
+    overrides: Sequence[str],
+    action: Callable[[Settings, RunRecord], None],
+    again: Sequence[str],
+    kept: str | None = None,
 ) -> int:
     """Run `action` in the run directory `paths.run_dir`; return the exit code.
 
     The record says `running` until the action ends, then how it ended. Only the first process writes it. `again` are
-    the arguments that go on with the action after an interruption.
+    the arguments that go on with the action after an interruption, and `kept` says what is not lost by it; None is for
+    training, whose checkpoints tell.
+
+    Raises:
+        UserError: another process is at work in the directory, or it cannot be written.
     """
+    agree_on_first_process()
     run = RunDirectory(settings["paths"]["run_dir"])
-    record = _start(settings, overrides, run, again)
-    with collect_run_warnings(record.warn), _termination_as_exception():
-        try:
-            action(settings, record)
-        except (KeyboardInterrupt, Terminated) as stop:
-            return _interrupted(stop, record)
-        except UserError as error:
-            return _failed(str(error), record)
-        except Exception as error:
-            _keep_traceback(run, show=settings["debug"]["traceback"])
-            hint = (
-                ""
-                if settings["debug"]["traceback"]
-                else f"\nThe traceback is in {run.path / traceback_name()}; debug.traceback=true shows it."
-            )
-            return _failed(f"{type(error).__name__}: {error}", record, hint)
+    with sole_process(run) as obstacle:
+        record = _start(settings, overrides, run, again)
+        with collect_run_warnings(record.warn), _termination_as_exception() as ignore_signals:
+            if obstacle is not None:
+                warnings.warn(obstacle, RunWarning, stacklevel=2)
+            try:
+                action(settings, record)
+            except (KeyboardInterrupt, Terminated) as stop:
+                ignore_signals()
+                return _interrupted(stop, record, kept)
+            except UserError as error:
+                ignore_signals()
+                return _failed(str(error), record)
+            except Exception as error:
+                ignore_signals()
+                _keep_traceback(run, show=settings["debug"]["traceback"])
+                hint = (
+                    ""
+                    if settings["debug"]["traceback"]
+                    else f"\nThe traceback is in {run.path / traceback_name()}; debug.traceback=true shows it."
+                )
+                return _failed(f"{type(error).__name__}: {error}", record, hint)
     return EXIT_DONE
+
+
+def agree_on_first_process() -> None:
+    """Let Lightning's `rank_zero_only` know the first process that `is_first_process` knows, before there is a trainer.
+
+    By itself it takes the first process of every machine for the first where only the machine is numbered. A trainer
+    sets the rank that it finds.
+    """
+    if not is_first_process():
+        setattr(rank_zero_only, "rank", max(_rank(), 1))  # noqa: B010 a function with an attribute
 
 
 def command_line(arguments: Sequence[str]) -> str:
@@ -92,26 +122,43 @@ def _start(settings: Settings, overrides: Sequence[str], run: RunDirectory, agai
 
 
 @contextmanager
-def _termination_as_exception() -> Iterator[None]:
-    """Let SIGTERM, and SIGUSR1 that clusters send ahead of it, unwind the run like Ctrl-C does."""
+def _termination_as_exception() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM, and SIGUSR1 that clusters send ahead of it, unwind the run once, as Ctrl-C does.
+
+    A closed terminal (SIGHUP) does too, unless somebody handles or ignores that already (nohup).
+
+    Yields:
+        Call it when the run has ended: signals that come later are ignored, for the record is being closed.
+    """
+    ended: list[bool] = []
+
+    def ignore() -> None:
+        ended.append(True)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated(signal.Signals(number).name)
+        # the flag and not SIG_IGN: Lightning puts handlers of its own in place and back again
+        if not ended:
+            ignore()
+            raise Terminated(signal.Signals(number).name)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    numbers = [signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield ignore
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _interrupted(stop: BaseException, record: RunRecord) -> int:
+def _interrupted(stop: BaseException, record: RunRecord, kept: str | None) -> int:
     by_user = isinstance(stop, KeyboardInterrupt)
     record.interrupt("stopped by the user (Ctrl-C)" if by_user else f"terminated ({stop})")
-    saved = RunDirectory(record.path.parent).last_checkpoint.is_file()
-    what = (
-        "The last whole epoch is saved; this goes on from there" if saved else "Nothing is saved yet; this starts anew"
+    what = kept or (
+        "The last whole epoch is saved; this goes on from there"
+        if _has_checkpoint(record)
+        else "Nothing is saved yet; this starts anew"
     )
     _say(f"\nStopped. {what}:\n{record.result.resume_command}")
     if not by_user:
@@ -124,15 +171,28 @@ def _failed(reason: str, record: RunRecord, hint: str = "") -> int:
     # every rank says it: the one that failed first may not be the first rank, and the others are killed without a word
     speaker = "" if is_first_process() else f"rank {_rank()}: "
     print(f"{speaker}{reason}{hint}", file=sys.stderr, flush=True)
+    if _has_checkpoint(record):
+        _say(f"The last whole epoch is saved; this goes on from there:\n{record.result.resume_command}")
     return EXIT_FAILED
+
+
+def _has_checkpoint(record: RunRecord) -> bool:
+    run = RunDirectory(record.path.parent)
+    return run.last_checkpoint.is_file() or run.best_checkpoint.is_file()
 
 
 @rank_zero_only
 def _requeue() -> None:
-    """Put a preempted SLURM job back into the queue; submitit requeues its own jobs."""
+    """Put a preempted SLURM job back into the queue; submitit, and the parent of a sweep, see to their jobs."""
     job = os.environ.get("SLURM_JOB_ID")
-    if job is not None and "SUBMITIT_EXECUTOR" not in os.environ and shutil.which("scontrol"):
-        subprocess.run(["scontrol", "requeue", job], check=False)
+    if job is None or any(name in os.environ for name in OTHER_REQUEUERS) or not shutil.which("scontrol"):
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True, text=True, timeout=30)
+        problem = done.stderr.strip() if done.returncode != 0 else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    _say(f"Job {job} is back in the queue." if problem is None else f"Job {job} could not be requeued: {problem}")
 
 
 @rank_zero_only
@@ -151,6 +211,9 @@ def traceback_name() -> str:
 
 def _keep_traceback(run: RunDirectory, show: bool) -> None:
     text = traceback.format_exc()
-    write_text(run.path / traceback_name(), text)
+    try:
+        write_text(run.path / traceback_name(), text)
+    except OSError:
+        show = True
     if show:
         print(text, file=sys.stderr)

@@ -12,15 +12,18 @@ import lightning as L
 from lightning.pytorch.profilers import Profiler
 from omegaconf import DictConfig, OmegaConf
 
+from callbacks.checkpoint_io import sound_checkpoint
 from callbacks.checkpoints import BestCheckpoint
 from launch.run_stamp import is_restarted
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
-from modes import build, initial, screen
+from modes import build, encoders, initial, screen
+from modes.cached_features import cached_features, caches_features
 from modes.life import Settings, live
 from records.atomic_file import write_text
 from records.environment import hardware, is_first_process
 from records.errors import UserError
+from records.labels_file import KnownLabels, write_labels
 from records.report import write_report
 from records.result import RunRecord, read_result
 from records.run_directory import RunDirectory
@@ -66,12 +69,15 @@ def train(settings: Settings, record: RunRecord) -> None:
     run = RunDirectory(settings["paths"]["run_dir"])
     L.seed_everything(settings["seed"], workers=True, verbose=False)
     backbone = build.build_backbone(settings)
-    data = build.build_data(settings, backbone)
-    task = build.build_task(settings, backbone, data)
+    data, seen_through = encoders.build_data(settings, backbone)
+    task = build.build_task(settings, backbone, data, **encoders.supplied(seen_through))
     initial.prepare(settings, task, is_resumed=run.last_checkpoint.is_file())
     trainer = build.build_trainer(settings, data)
     describe(record, task, data, trainer)
+    keep_labels(run, task)
     screen.show_start(settings, task, data, trainer, run)
+    if caches_features(settings):
+        data = cached_features(task, data, trainer, sound_checkpoint([run.last_checkpoint, run.best_checkpoint]))
     if initial.frozen_part(settings) == "all":
         evaluate_untrained(trainer, task, data, run, record)
     else:
@@ -83,8 +89,8 @@ def train(settings: Settings, record: RunRecord) -> None:
 
 
 def fit(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory) -> None:
-    """Train, from the last checkpoint of the run directory where there is one."""
-    checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
+    """Train, from the last checkpoint of the run directory where there is one; where it is damaged, from the best."""
+    checkpoint = sound_checkpoint([run.last_checkpoint, run.best_checkpoint])
     if checkpoint:
         screen.say(f"Going on from the last whole epoch: {checkpoint}")
     interruptible(lambda: trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True))
@@ -107,7 +113,10 @@ def chosen_checkpoint(trainer: L.Trainer, run: RunDirectory, record: RunRecord) 
     """Return the best checkpoint where a validation part chose one, and note which weights are tested."""
     chosen = best_checkpoint(trainer) is not None
     record.describe(checkpoint_used="best" if chosen else "last")
-    return run.best_checkpoint if chosen else None
+    if chosen:
+        return run.best_checkpoint
+    # not the weights at hand: those of a run that was stopped after its last epoch are not averaged again (EMA)
+    return run.last_checkpoint if run.last_checkpoint.is_file() else None
 
 
 def complete(record: RunRecord, task: TaskModule, trainer: L.Trainer, run: RunDirectory) -> None:
@@ -116,6 +125,8 @@ def complete(record: RunRecord, task: TaskModule, trainer: L.Trainer, run: RunDi
     The validation metrics are those of the epoch that is tested: the best one, or the last.
     """
     best = best_checkpoint(trainer)
+    # once more: a few-shot head has its parameters from the fit
+    record.describe(parameters=parameters_of(task))
     metrics = task.exact_metrics if best is None else {**task.exact_metrics, **best.best_metrics}
     record.finish(metrics, None if best is None else best.best_score)
     if trainer.is_global_zero:
@@ -141,14 +152,29 @@ def best_checkpoint(trainer: L.Trainer) -> BestCheckpoint | None:
 
 def describe(record: RunRecord, task: TaskModule, data: Any, trainer: L.Trainer) -> None:
     """Note in the record what is known once everything is built."""
-    total, trainable = count_parameters(task.parameters())
     record.describe(
-        parameters={"total": total, "trainable": trainable},
+        parameters=parameters_of(task),
         data_sizes=dict(data.sizes),
         num_classes=data.num_classes,
         fingerprint=data.fingerprint,
+        protocol={**getattr(data, "evaluation_protocol", {}), **getattr(task, "evaluation_protocol", {})},
         hardware=hardware(screen.gpu_names(trainer)),
     )
+
+
+def keep_labels(run: RunDirectory, task: TaskModule) -> None:
+    """Write the classes of the task, so that it can be used where its data are not."""
+    labels = task.labels
+    if is_first_process():
+        write_labels(
+            run, KnownLabels(labels.class_names, labels.class_counts, labels.multi_label, {"train": labels.train_size})
+        )
+
+
+def parameters_of(task: TaskModule) -> dict[str, int]:
+    """Count the parameters of a task, and of the encoders it looks through where it reports them."""
+    total, trainable = count_parameters(task.parameters())
+    return {"total": total, "trainable": trainable, **getattr(task, "parameter_report", {})}
 
 
 def interruptible(call: Callable[[], object]) -> None:
@@ -176,5 +202,9 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Consider setting `persistent_workers=True`.*")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval.*")
+    # a frozen backbone is in evaluation mode on purpose
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training.*")
+    # every rank computes a metric over all ranks, so that a mean over ranks would only round it
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log.*sync_dist=True.*")
     # Lightning calls a function that newer PyTorch renames
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

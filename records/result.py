@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from records import environment
 from records.atomic_file import write_json
 from records.errors import UserError
+from records.notices import RunWarning
 
 if TYPE_CHECKING:
     import os
@@ -56,6 +58,7 @@ class Result:
     data_sizes: dict[str, int] | None = None
     num_classes: int | None = None
     fingerprint: str | None = None
+    protocol: dict[str, str | int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     resumed_from: list[dict[str, Any]] = field(default_factory=list)
     hardware: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +68,7 @@ class Result:
 
 
 # What may be learnt about a run after it has started.
-DETAILS = ("checkpoint_used", "parameters", "data_sizes", "num_classes", "fingerprint", "hardware")
+DETAILS = ("checkpoint_used", "parameters", "data_sizes", "num_classes", "fingerprint", "protocol", "hardware")
 
 _FIRST_KEYS = ("schema_version", "status", "reason", "task", "model", "data", "mode", "metrics")
 
@@ -74,7 +77,8 @@ class RunRecord:
     """The record of one run, on disk at every moment.
 
     Every change is written at once and atomically, so a run that is killed leaves a record with the status
-    `running`, which is what tells it from one that ended. The first process of a distributed run writes; in
+    `running`, which is what tells it from one that ended. A change that cannot be written, on a full disk for
+    instance, is a warning, and is written with the next one. The first process of a distributed run writes; in
     the others the record lives in memory alone.
     """
 
@@ -129,6 +133,9 @@ class RunRecord:
             monitor: full name of the metric that chooses the best epoch (`val/map@all`).
             direction: whether a high (`max`) or a low (`min`) value of it is good.
             gpus: names of the GPUs used.
+
+        Raises:
+            OSError: the record cannot be written. Later on that is a warning, and the next change writes it all.
         """
         earlier = read_result(run.result) if run.result.exists() else None
         result = Result(
@@ -147,16 +154,17 @@ class RunRecord:
             versions=environment.versions(),
             git=environment.git_state(),
         )
-        record = cls(run.result, result)
-        record._write(result)
-        return record
+        if environment.is_first_process():
+            write_json(run.result, to_json(result))
+        return cls(run.result, result)
 
     def describe(self, **details: Any) -> None:
         """Add what is known once data and model are built.
 
         Args:
             details: any of `checkpoint_used` (best or last), `parameters` ({total, trainable}), `data_sizes`
-                (split to count), `num_classes`, `fingerprint`, `hardware`.
+                (split to count), `num_classes`, `fingerprint`, `protocol` (the choices a figure depends on beside
+                the data), `hardware`.
 
         Raises:
             KeyError: a name that is none of these.
@@ -208,9 +216,14 @@ class RunRecord:
         self._write(replace(self.result, status=status, reason=reason, seconds=seconds, **changes))
 
     def _write(self, result: Result) -> None:
-        if environment.is_first_process():
-            write_json(self.path, to_json(result))
         self.result = result
+        if not environment.is_first_process():
+            return
+        try:
+            write_json(self.path, to_json(result))
+        except OSError as error:
+            text = f"{self.path} cannot be written ({error.strerror}) and is out of date. Free some space on that disk."
+            warnings.warn(text, RunWarning, stacklevel=3)
 
 
 def to_json(result: Result) -> dict[str, Any]:

@@ -33,6 +33,16 @@ class RunDirectory:
         return self.path / "result.json"
 
     @property
+    def lock(self) -> Path:
+        """What a process at work in this folder holds (`records.run_lock`)."""
+        return self.path / ".lock"
+
+    @property
+    def labels(self) -> Path:
+        """The classes that the task knows (`records.labels_file`): what it takes to build it without its data."""
+        return self.path / "labels.json"
+
+    @property
     def metrics(self) -> Path:
         """The table of everything that was logged (`records.metrics_file`)."""
         return self.path / "metrics.csv"
@@ -63,6 +73,46 @@ class RunDirectory:
         return self.plots / "training_curves.png"
 
     @property
+    def class_recalls(self) -> Path:
+        """Recall of every class, the most frequent in training first."""
+        return self.plots / "class_recalls.png"
+
+    @property
+    def recall_curves(self) -> Path:
+        """Accuracy and means of recalls by epoch."""
+        return self.plots / "recall_curves.png"
+
+    @property
+    def confusion(self) -> Path:
+        """Which class is taken for which."""
+        return self.plots / "confusion.png"
+
+    @property
+    def hardest_pairs(self) -> Path:
+        """The pairs of classes that are confused most."""
+        return self.plots / "hardest_pairs.png"
+
+    @property
+    def guesses(self) -> Path:
+        """Some test images with their most probable classes."""
+        return self.plots / "guesses.png"
+
+    @property
+    def reliability(self) -> Path:
+        """Accuracy by confidence."""
+        return self.plots / "reliability.png"
+
+    @property
+    def class_table(self) -> Path:
+        """Every class with its training images, test images and recall, as CSV."""
+        return self.path / "recognition" / "classes.csv"
+
+    @property
+    def confusion_table(self) -> Path:
+        """Numbers of samples by true class (row) and predicted class (column), as CSV."""
+        return self.path / "recognition" / "confusion.csv"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -86,6 +136,11 @@ class RunDirectory:
     def codes(self) -> Path:
         """Packed codes, labels and positions of queries and database."""
         return self.codes_folder / "codes.npz"
+
+    @property
+    def submission(self) -> Path:
+        """Folder of a contest's answer: result.txt and result.zip."""
+        return self.path / "submission"
 
     @property
     def wandb_run_id(self) -> Path:

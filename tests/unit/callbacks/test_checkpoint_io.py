@@ -99,7 +99,7 @@ def test_code_in_a_checkpoint_is_refused(tmp_path):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "x.ckpt", weights_only=False)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_full_disk_is_told_and_keeps_the_previous_checkpoint(checkpoint, monkeypatch, number):
     monkeypatch.setattr(_FullFile, "error", number)
     monkeypatch.setattr("callbacks.checkpoint_io._HashingStream", _FullStream)
@@ -145,10 +145,10 @@ def test_full_device_of_the_system(checkpoint, monkeypatch):
     assert same(AtomicCheckpointIO().load_checkpoint(checkpoint))
 
 
-def test_other_errors_of_the_system_pass_as_they_are(checkpoint, monkeypatch):
+def test_other_errors_of_the_system_name_the_file(checkpoint, monkeypatch):
     monkeypatch.setattr(_FullFile, "error", errno.EIO)
     monkeypatch.setattr("callbacks.checkpoint_io._HashingStream", _FullStream)
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+    with pytest.raises(UserError, match=rf"last\.ckpt: the checkpoint cannot be written \({os.strerror(errno.EIO)}"):
         AtomicCheckpointIO().save_checkpoint({"other": torch.zeros(9)}, checkpoint)
 
 

@@ -5,6 +5,7 @@ import json
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from callbacks.finite_guard import FiniteGuard
@@ -120,3 +121,56 @@ def test_skip_puts_the_buffers_back(tmp_path, accumulate, bad, before):
     assert torch.equal(module.statistics[bad], module.statistics[before])
     assert not torch.equal(module.statistics[bad + 1], module.statistics[bad])
     assert all(torch.isfinite(values).all() for values in (module.statistics[-1], module.norm.weight))
+
+
+def half_precision(scale):
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000))
+
+
+class Steps(Line):
+    """A line whose gradient overflows as long as the loss scale is above 2**`poison`, its loss being finite."""
+
+    def training_step(self, batch, batch_idx):
+        loss = (self.weight * batch["x"] - 1).pow(2).mean()
+        scale = self.trainer.precision_plugin.scaler.get_scale()
+        return loss + torch.sqrt(self.weight - self.weight).sum() if scale > 2.0**self.poison else loss
+
+
+def test_skips_of_the_loss_scaler_are_counted_and_no_fault(tmp_path):
+    guard = FiniteGuard(str(tmp_path))
+    module, error = fit(guard, 13, Steps, plugins=[half_precision(2.0**16)])
+    assert error is None
+    assert (guard.scaler_skips, guard.skipped) == (3, 0)
+    assert module.history[:3] == [1.0] * 3
+    assert module.history[3] != 1.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_collapsed_loss_scale_stops(tmp_path):
+    guard = FiniteGuard(str(tmp_path))
+    module, error = fit(guard, -100, Steps, plugins=[half_precision(2.0**-8)])
+    assert "loss scale collapsed" in str(error)
+    assert guard.scaler_skips == 4
+    assert module.history == [1.0] * 3
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_a_non_finite_loss_is_a_fault_under_a_loss_scaler_too(tmp_path, action):
+    guard = FiniteGuard(str(tmp_path), action)
+    module, error = fit(guard, float("nan"), plugins=[half_precision(2.0**4)])
+    assert (error is None) == (action == "skip")
+    assert json.loads((tmp_path / "nonfinite.json").read_text())["what"] == "loss"
+    assert guard.skipped == (1 if action == "skip" else 0)
+    assert guard.scaler_skips == 0
+    assert all(torch.isfinite(torch.tensor(module.history)))
+
+
+def test_logged_counts(tmp_path):
+    guard = FiniteGuard(str(tmp_path), "skip")
+    logged = []
+    module = Line(float("nan"))
+    module.log_dict = logged.append
+    guard.on_train_epoch_end(None, module)
+    guard.skipped, guard.scaler_skips = 2, 3
+    guard.on_train_epoch_end(None, module)
+    assert logged == [{}, {"train/skipped_steps": 2.0, "train/scaler_skips": 3.0}]

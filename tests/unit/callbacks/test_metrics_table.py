@@ -1,11 +1,15 @@
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from training_runs import Regression, loader, trainer
 
+from callbacks.checkpoints import LastCheckpoint
 from callbacks.metrics_table import MetricsTable, ResumedTable
-from records.metrics_file import TIMING_COLUMNS, read_rows
+from records.metrics_file import TIMING_COLUMNS, columns_of, read_rows, write_rows
 
 
 @pytest.fixture
@@ -126,3 +130,49 @@ def test_appending_does_not_rewrite(table, monkeypatch):
 
 def test_timing_columns_are_those_of_the_throughput():
     assert TIMING_COLUMNS == ("train/images_per_second", "train/data_wait")
+
+
+def run_with_checkpoint(folder, epochs, checkpoint=None):
+    callbacks = [ResumedTable(), LastCheckpoint(str(folder))]
+    run = trainer(epochs, callbacks, MetricsTable(str(folder)))
+    run.fit(Regression((0.1, 0.2, 0.3, 0.4)), loader(), loader(16), ckpt_path=checkpoint, weights_only=True)
+
+
+@pytest.mark.parametrize("lost", ["means", "row", "table"])
+def test_what_a_killed_run_did_not_write_of_its_last_epoch_comes_from_the_checkpoint(tmp_path, lost):
+    run_with_checkpoint(tmp_path / "straight", 3)
+    run_with_checkpoint(tmp_path / "killed", 2)
+    table = tmp_path / "killed" / "metrics.csv"
+    *before, last = read_rows(table)
+    if lost == "means":
+        last = {name: value for name, value in last.items() if not name.startswith("train/")}
+    write_rows(table, columns_of([*before, last]), [*before, last] if lost == "means" else before)
+    if lost == "table":
+        table.unlink()
+    run_with_checkpoint(tmp_path / "killed", 3, tmp_path / "killed" / "last.ckpt")
+    rows = read_rows(tmp_path / "straight" / "metrics.csv")
+    assert read_rows(table) == (rows[1:] if lost == "table" else rows)
+
+
+def test_a_run_that_was_complete_keeps_its_table_and_gets_its_means(tmp_path):
+    run_with_checkpoint(tmp_path, 2)
+    table = tmp_path / "metrics.csv"
+    rows = read_rows(table)
+    MetricsTable(str(tmp_path)).log_metrics({"epoch": 2, "test/loss": 0.5}, step=6)
+    run_with_checkpoint(tmp_path, 2, tmp_path / "last.ckpt")
+    assert read_rows(table) == rows
+
+
+def test_other_loggers_are_told_what_the_table_was_not(tmp_path):
+    run_with_checkpoint(tmp_path, 2)
+    rows = read_rows(tmp_path / "metrics.csv")
+    del rows[-1]["train/loss"]
+    write_rows(tmp_path / "metrics.csv", columns_of(rows), rows)
+    told = []
+    other = SimpleNamespace(log_metrics=lambda values, step: told.append((step, dict(values))))
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    resumed = SimpleNamespace(state=state, loggers=[MetricsTable(str(tmp_path)), other])
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for _ in range(2):
+        ResumedTable().on_load_checkpoint(resumed, None, checkpoint)
+    assert [(step, set(values)) for step, values in told] == [(5, {"epoch", "train/loss"})]

@@ -100,6 +100,16 @@ def test_headline_begins_with_the_metric_that_chose_the_epoch(run):
     assert "| `test/empty_queries` | 1,200 |" in page
 
 
+def test_an_interval_stands_beside_its_metric(run):
+    record = started(run)
+    record.finish({"test/map@all": 0.5, "test/map@all_low": 0.45, "test/map@all_high": 0.55, "test/accuracy": 0.9})
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "| map@all | 0.5000 [0.4500, 0.5500] |" in page
+    assert "| `test/map@all` | 0.5000 [0.4500, 0.5500] |" in page
+    assert "| metric | value [95 % interval] |" in page
+    assert "map@all_low" not in page
+
+
 def test_failed_run_has_a_report_with_its_reason(run):
     started(run).fail("the loss is not finite")
     page = write_report(run).read_text(encoding="utf-8")

@@ -1,11 +1,14 @@
 import dataclasses
+import errno
 import json
 import math
+import os
 
 import pytest
 
 from records import environment
 from records.errors import UserError
+from records.notices import RunWarning
 from records.result import STATUSES, Result, RunRecord, read_result, to_json
 from records.run_directory import RunDirectory
 
@@ -195,3 +198,20 @@ def test_missing_and_torn_files_are_refused(tmp_path):
 def test_no_key_of_the_record_is_left_unset():
     names = {entry.name for entry in dataclasses.fields(Result)}
     assert {"task", "metrics", "monitor", "git", "hardware", "versions", "resume_command"} <= names
+
+
+def test_a_change_that_cannot_be_written_is_a_warning_and_comes_with_the_next(tmp_path, monkeypatch):
+    record = RunRecord.start(RunDirectory(tmp_path), **DESCRIPTION)
+    with monkeypatch.context() as disk:
+
+        def refuse(path, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        disk.setattr("records.result.write_json", refuse)
+        with pytest.warns(RunWarning, match=r"result\.json cannot be written \(No space left"):
+            record.describe(num_classes=7)
+        with pytest.raises(OSError, match="No space left"):
+            RunRecord.start(RunDirectory(tmp_path), **DESCRIPTION)
+    assert read_result(tmp_path).num_classes is None
+    record.fail("the disk is full")
+    assert (read_result(tmp_path).num_classes, read_result(tmp_path).status) == (7, "failed")

@@ -12,7 +12,16 @@ from PIL import Image
 from records.atomic_file import write_json
 from records.figures import MAX_SWEEP_ROWS, sweep_picture
 from records.result import Result, to_json
-from records.sweep_summary import SweepJob, as_csv, as_page, read_jobs, statistic, summarise, write_summary
+from records.sweep_summary import (
+    SweepJob,
+    as_csv,
+    as_page,
+    read_jobs,
+    series_over_shots,
+    statistic,
+    summarise,
+    write_summary,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,3 +143,42 @@ def test_a_picture_has_a_line_for_each_setting_and_says_what_it_left_out() -> No
     assert "first 40 of 42" in picture.description
     with pytest.raises(ValueError, match="one row"):
         sweep_picture([], metric="test/score")
+
+
+def write_jobs(folder: Path, *results: Result) -> None:
+    for number, one in enumerate(results):
+        (folder / str(number)).mkdir()
+        write_json(folder / str(number) / "result.json", to_json(one))
+
+
+def test_a_sweep_over_shots_is_drawn_over_shots(tmp_path: Path) -> None:
+    jobs = [("gda", "4", 0.7), ("gda", "1", 0.5), ("gda", "1", 0.6), ("lpp", "null", 0.9), ("lpp", "2", 0.8)]
+    write_jobs(
+        tmp_path,
+        *(
+            result(f"task={task}", f"data.shots={shots}", f"seed={seed}", score=score)
+            for seed, (task, shots, score) in enumerate(jobs)
+        ),
+    )
+    series = series_over_shots(write_summary(tmp_path, "resume"))
+    assert {name: [shots for shots, *_ in points] for name, points in series.items()} == {
+        "task=gda": [1, 4],
+        "task=lpp": [2],
+    }
+    assert series["task=gda"][0][1] == pytest.approx(0.55)
+    assert (tmp_path / "shots.png").is_file()
+    assert "(shots.png)" in (tmp_path / "summary.md").read_text()
+
+
+def test_another_sweep_has_no_picture_over_shots(tmp_path: Path) -> None:
+    write_jobs(tmp_path, result("task=gda", "seed=0", score=0.5))
+    assert series_over_shots(write_summary(tmp_path, "resume")) == {}
+    assert not (tmp_path / "shots.png").exists()
+
+
+def test_transductive_rows_are_named() -> None:
+    seen = {"transductive": "yes"}
+    jobs = jobs_of(result("task=inmap", score=0.5, protocol=seen), result("task=gda", score=0.4))
+    page = as_page(summarise(jobs), "resume")
+    assert "Transductive, the fit saw the unlabelled test images: `task=inmap`." in page
+    assert "Transductive" not in as_page(summarise(jobs[1:]), "resume")
