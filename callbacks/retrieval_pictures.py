@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from records.atomic_file import replace_atomically
 from records.figures import NEIGHBOURS, Picture, gallery_picture, precision_recall_picture
 from records.run_directory import RunDirectory
-from retrieval.search import nearest
+from retrieval.search import nearest_codes
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import lightning.pytorch as pl
 
-    from lit_modules.metrics.hamming import RetrievalResult
+    from retrieval.evaluation import RetrievalResult
 
 
 class RetrievalPictures(Callback):
@@ -54,7 +54,8 @@ class RetrievalPictures(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         chosen = choose_queries(len(result.query), self._queries, self._seed)
         count = min(NEIGHBOURS, len(result.database))
-        distances, positions = nearest(result.query.codes[chosen], result.database.codes, result.query.bits, count)
+        codes = result.query.codes[chosen]
+        distances, positions = nearest_codes(codes, result.database.codes, result.query.bits, count)
         queries = data.pictures("query", torch.from_numpy(result.query.index[chosen]))
         found = data.pictures("database", torch.from_numpy(result.database.index[positions.ravel()]))
         labels = result.query.labels[chosen]

@@ -11,14 +11,13 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
-from records.figures import is_count
+from records.metric_names import interval_of, is_bound, is_count, title_of
 from records.result import Result
 from records.run_directory import RunDirectory
-
-TITLES = {"map": "mAP", "precision": "P", "recall": "R"}
 
 
 def gpu_names(trainer: Trainer) -> list[str]:
@@ -73,10 +72,11 @@ def show_end(result: Result, run: RunDirectory) -> None:
     """Print the metrics of the test part, the time, and where everything lies."""
     table = Table(title=f"{result.task} / {result.model} / {result.data}", title_justify="left")
     table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in result.metrics.items():
-        if name.startswith("test/"):
-            table.add_row(title_of(name.removeprefix("test/")), f"{value:,.0f}" if is_count(name) else f"{value:.4f}")
+    has_intervals = any(is_bound(name, result.metrics) for name in result.metrics)
+    table.add_column(Text("value [95 % interval]" if has_intervals else "value"), justify="right")
+    for name in result.metrics:
+        if name.startswith("test/") and not is_bound(name, result.metrics):
+            table.add_row(title_of(name), Text(metric_text(name, result.metrics)))
     table.add_section()
     table.add_row("weights", result.checkpoint_used or "last")
     table.add_row("training", f"{result.seconds['training']:.1f} s")
@@ -86,9 +86,9 @@ def show_end(result: Result, run: RunDirectory) -> None:
     console.print(f"run directory: {run.path}\nreport: {run.report}", soft_wrap=True, highlight=False)
 
 
-def title_of(metric: str) -> str:
-    """Return a metric's name as people write it: `map@all` is mAP@all, `precision@10` is P@10."""
-    name, _, rank = metric.partition("@")
-    if rank.startswith("radius"):
-        return f"{name.replace('_', ' ')} within Hamming radius {rank.removeprefix('radius')}"
-    return f"{TITLES.get(name, name)}@{rank}" if rank else name.replace("_", " ")
+def metric_text(name: str, metrics: Mapping[str, float]) -> str:
+    """Write a metric, and behind it its 95 % interval where it has one."""
+    value, interval = metrics[name], interval_of(name, metrics)
+    if is_count(name):
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from records.atomic_file import replace_atomically
+from records.metric_names import bare, is_score
 from records.metrics_file import KEY_COLUMNS, TIMING_COLUMNS, read_rows
 
 if TYPE_CHECKING:
@@ -31,12 +32,6 @@ INK = "#222222"
 
 NEIGHBOURS = 8
 MAX_SWEEP_ROWS = 40
-
-# Statistics of the codes: fractions too, but no scores, so they would flatten the curves that matter.
-CODE_STATISTICS = ("bit_balance", "bit_correlation", "distinct_codes", "quantization_error")
-
-# Beginnings of the names of those metrics that count queries and are no fractions.
-COUNTS = ("empty_queries", "empty_balls")
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -107,7 +102,7 @@ def precision_recall_picture(
         f"Mean over the queries of precision and recall among all items within Hamming radius "
         f"r = 0 ... {bits} of the query's {bits}-bit code; circles mark radii {', '.join(map(str, marked))}."
     )
-    with _canvas(7.2, 5.2) as figure:
+    with canvas(7.2, 5.2) as figure:
         axes = figure.add_subplot()
         axes.plot(recall, precision, color=BLUE, linewidth=2.4, zorder=2, solid_joinstyle="round")
         axes.set(xlim=(-0.02, 1.03), ylim=(-0.02, 1.05), xlabel="Recall (fraction)", ylabel="Precision (fraction)")
@@ -158,22 +153,22 @@ def gallery_picture(
         f"{int(hit.sum())} of {hit.size} are hits."
     )
     height = 1.25 * query_images.shape[2] / query_images.shape[3] + 0.3
-    with _canvas(1.25 * (columns + 1) + 0.5, min(height, 2.5) * rows + 0.85) as figure:
+    with canvas(1.25 * (columns + 1) + 0.5, min(height, 2.5) * rows + 0.85) as figure:
         grid = figure.add_gridspec(rows, columns + 2, width_ratios=[1, 0.12, *[1] * columns])
         for row in range(rows):
             query = figure.add_subplot(grid[row, 0])
-            _show_pixels(query, query_images[row])
-            _frame(query, INK, "solid", 1.6)
-            query.set_xlabel(_shortened(titles[row]), fontsize=11, fontweight="bold", labelpad=3)
+            show_pixels(query, query_images[row])
+            draw_frame(query, INK, "solid", 1.6)
+            query.set_xlabel(shortened(titles[row]), fontsize=11, fontweight="bold", labelpad=3)
             for column in range(columns):
                 axes = figure.add_subplot(grid[row, column + 2])
-                _show_pixels(axes, neighbour_images[row, column])
+                show_pixels(axes, neighbour_images[row, column])
                 _mark_hit(axes, bool(hit[row, column]), int(distances[row, column]))
                 if row == 0:
                     axes.set_title(str(column + 1), loc="center", fontsize=11, fontweight="normal", color="#555555")
             if row == 0:
                 query.set_title("query", loc="center", fontsize=11, fontweight="normal", color="#555555")
-        _headline(figure, title)
+        headline(figure, title)
     # Coarser than the curves: photographs do not compress, and their own pixels are few.
     return Picture(figure, title, description, dots_per_inch=110)
 
@@ -189,18 +184,18 @@ def training_curves_picture(
     Returns:
         The picture; None when the table holds fewer than two epochs of any curve.
     """
-    series = _series_by_epoch(read_rows(metrics))
-    losses = {name: points for name, points in series.items() if name.rpartition("/")[2].startswith("loss")}
+    series = series_by_epoch(read_rows(metrics))
+    losses = {name: points for name, points in series.items() if bare(name).startswith("loss")}
     panels = [(curves, label) for curves, label in ((losses, "Loss"), (_scores(series), "Validation")) if curves]
     if not panels:
         return None
     description = description or "By epoch: " + ", ".join(name for curves, _ in panels for name in curves) + "."
     entries = max(len(curves) for curves, _ in panels)
-    with _canvas(7.2 if len(panels) == 1 else 12.0, 4.4 + 0.26 * math.ceil(entries / 2)) as figure:
+    with canvas(7.2 if len(panels) == 1 else 12.0, 4.4 + 0.26 * math.ceil(entries / 2)) as figure:
         for number, (curves, label) in enumerate(panels, start=1):
             axes = figure.add_subplot(1, len(panels), number)
             _draw_curves(axes, curves, label)
-        _headline(figure, title)
+        headline(figure, title)
     return Picture(figure, title, description)
 
 
@@ -231,13 +226,13 @@ def sweep_picture(
         f"{metric} of every run (rings), and the mean over seeds and folds (dot) with its 95 % interval "
         f"(Student's t).{left_out}"
     )
-    with _canvas(8.0, 1.7 + 0.42 * len(shown)) as figure:
+    with canvas(8.0, 1.7 + 0.42 * len(shown)) as figure:
         axes = figure.add_subplot()
         for place, (_, values, mean, half_width) in enumerate(shown):
             axes.plot(values, [place] * len(values), "o", mfc="none", mec=BLUE, ms=7, alpha=0.7, zorder=2)
             spread = 0.0 if math.isnan(half_width) else half_width
             axes.errorbar(mean, place, xerr=spread, fmt="o", ms=6, color=VERMILLION, capsize=4, linewidth=2, zorder=3)
-        axes.set_yticks(range(len(shown)), [_shortened(name, 40) for name, *_ in shown])
+        axes.set_yticks(range(len(shown)), [shortened(name, 40) for name, *_ in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlabel(metric)
         axes.set_title(_wrapped(title), pad=10)
@@ -245,7 +240,8 @@ def sweep_picture(
 
 
 @contextmanager
-def _canvas(width: float, height: float) -> Iterator[Figure]:
+def canvas(width: float, height: float) -> Iterator[Figure]:
+    """Make an empty figure of a size in inches, in the style that all pictures share."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -302,7 +298,8 @@ def _close_groups(radii: Sequence[int], precision: Sequence[float], recall: Sequ
     return groups
 
 
-def _show_pixels(axes: Axes, image: np.ndarray) -> None:
+def show_pixels(axes: Axes, image: np.ndarray) -> None:
+    """Show an image (3, H, W) uint8 without ticks."""
     # Small pictures are enlarged pixel by pixel: smoothing would show detail that the network never saw.
     smooth = "antialiased" if image.shape[-1] > 64 else "nearest"
     axes.imshow(image.transpose(1, 2, 0), interpolation=smooth)
@@ -310,18 +307,20 @@ def _show_pixels(axes: Axes, image: np.ndarray) -> None:
     axes.grid(visible=False)
 
 
-def _frame(axes: Axes, colour: str, style: str, width: float) -> None:
+def draw_frame(axes: Axes, colour: str, style: str, width: float) -> None:
+    """Draw a frame of one colour and line style around an image."""
     for spine in axes.spines.values():
         spine.set(visible=True, edgecolor=colour, linewidth=width, linestyle=style)
 
 
 def _mark_hit(axes: Axes, hit: bool, distance: int) -> None:
     colour = GREEN if hit else RED
-    _frame(axes, colour, "solid" if hit else "dashed", 3.2)
+    draw_frame(axes, colour, "solid" if hit else "dashed", 3.2)
     axes.set_xlabel(f"{'✓' if hit else '✗'} {distance}", fontsize=12, color=colour, fontweight="bold", labelpad=3)
 
 
-def _headline(figure: Figure, title: str) -> None:
+def headline(figure: Figure, title: str) -> None:
+    """Write the title over a figure of several panels."""
     figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold")
 
 
@@ -329,11 +328,13 @@ def _wrapped(text: str, width: int = 58) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
-def _shortened(text: str, limit: int = 13) -> str:
+def shortened(text: str, limit: int = 13) -> str:
+    """Cut a text to `limit` signs."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _series_by_epoch(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[int, float]]]:
+def series_by_epoch(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[int, float]]]:
+    """Return (epoch, value) of every metric that was logged in two epochs at least, from the rows of a metrics.csv."""
     skipped = {*KEY_COLUMNS, *TIMING_COLUMNS}
     series: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -344,18 +345,12 @@ def _series_by_epoch(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tupl
     return {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
 
 
-def is_count(name: str) -> bool:
-    """Say whether a metric, `val/NAME` or `test/NAME`, is a count and no fraction."""
-    return name.rpartition("/")[2].startswith(COUNTS)
-
-
 def _scores(series: Mapping[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
     return {
         name: points
         for name, points in series.items()
         if name.startswith("val/")
-        and name.rpartition("/")[2] not in CODE_STATISTICS
-        and not is_count(name)
+        and is_score(name)
         and all(math.isnan(value) or 0 <= value <= 1 for _, value in points)
     }
 

@@ -9,7 +9,8 @@ import yaml
 
 from records.atomic_file import write_text
 from records.errors import UserError
-from records.figures import is_count, training_curves_picture
+from records.figures import training_curves_picture
+from records.metric_names import HEADLINE, bare, interval_of, is_bound, is_count
 from records.result import Result, read_result
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from records.run_directory import RunDirectory
-
-HEADLINE = ("map@all", "precision@10", "precision@radius2", "accuracy")
 
 # Told on the page by the record itself, or of no interest to a reader of results.
 SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger", "sweep")
@@ -98,15 +97,15 @@ def _warnings(result: Result) -> str:
 
 def _headline(result: Result) -> str:
     monitor = result.monitor
-    chosen = () if monitor is None else (monitor["name"].rpartition("/")[2],)
+    chosen = () if monitor is None else (bare(monitor["name"]),)
     names = dict.fromkeys((*chosen, *HEADLINE))
-    rows = [(name, _number(result.metrics[key])) for name in names if (key := f"test/{name}") in result.metrics]
+    rows = [(name, _text(key, result.metrics)) for name in names if (key := f"test/{name}") in result.metrics]
     if monitor is not None and monitor.get("value") is not None:
         rows.append((f"best {monitor['name']} ({monitor['direction']})", _number(monitor["value"])))
     if not rows:
         return "## Result\n\nNo test result was recorded."
     judged = f"\n\nTested on the **{result.checkpoint_used}** checkpoint." if result.checkpoint_used else ""
-    return f"## Result\n\n{_table(('metric (test part, fractions)', 'value'), rows)}{judged}"
+    return f"## Result\n\n{_table(('metric (test part, fractions)', _value_head(result.metrics)), rows)}{judged}"
 
 
 def _pictures(run: RunDirectory) -> str:
@@ -136,8 +135,9 @@ def _data(result: Result) -> str:
         return ""
     rows = [(name, f"{count:,}") for name, count in result.data_sizes.items()]
     classes = "" if result.num_classes is None else f"{result.num_classes} classes. "
+    protocol = "".join(f"{name.replace('_', ' ').capitalize()}: {value}. " for name, value in result.protocol.items())
     mark = "" if result.fingerprint is None else f"Fingerprint of the splits: `{result.fingerprint}`."
-    return f"## Data\n\n{_table(('part', 'images'), rows)}\n\n{classes}{mark}".rstrip()
+    return f"## Data\n\n{_table(('part', 'images'), rows)}\n\n{classes}{protocol}{mark}".rstrip()
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -158,8 +158,9 @@ def _leaves(node: Any, place: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _all_metrics(result: Result) -> str:
-    rows = [(f"`{name}`", _text(name, value)) for name, value in sorted(result.metrics.items())]
-    return f"## All metrics\n\n{_table(('metric', 'value'), rows)}" if rows else ""
+    metrics = result.metrics
+    rows = [(f"`{name}`", _text(name, metrics)) for name in sorted(metrics) if not is_bound(name, metrics)]
+    return f"## All metrics\n\n{_table(('metric', _value_head(metrics)), rows)}" if rows else ""
 
 
 def _environment(result: Result) -> str:
@@ -195,8 +196,16 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _text(name: str, value: float) -> str:
-    return f"{value:,.0f}" if is_count(name) and math.isfinite(value) else _number(value)
+def _text(name: str, metrics: Mapping[str, float]) -> str:
+    """Write a metric, and its 95 % interval where it has one."""
+    value, interval = metrics[name], interval_of(name, metrics)
+    if is_count(name) and math.isfinite(value):
+        return f"{value:,.0f}"
+    return _number(value) if interval is None else f"{_number(value)} [{', '.join(map(_number, interval))}]"
+
+
+def _value_head(metrics: Mapping[str, float]) -> str:
+    return "value [95 % interval]" if any(is_bound(name, metrics) for name in metrics) else "value"
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from records.atomic_file import write_text
 from records.errors import UserError
+from records.metric_names import HEADLINE
 from records.override_set import override_settings, short_name, varying_keys
 from records.result import Result, read_result
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 AVERAGED_KEYS = ("seed", "data.fold")
 CONFIDENCE = 0.95
-TABLE_METRICS = ("test/map@all", "test/accuracy", "test/precision@10")
 MAX_TABLE_METRICS = 4
 
 SUMMARY_CSV, SUMMARY_PAGE, SUMMARY_PICTURE = "summary.csv", "summary.md", "summary.png"
+SHOTS_KEY, SHOTS_PICTURE = "data.shots", "shots.png"
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,8 @@ def as_page(summary: Summary, resume_command: str) -> str:
     sections = [f"# Sweep\n\n{counts}", _page_table(summary), _page_failures(summary)]
     if _headline(summary):
         sections.append(f"![Sweep]({SUMMARY_PICTURE})")
+    if series_over_shots(summary):
+        sections.append(f"![Accuracy over shots]({SHOTS_PICTURE})")
     sections.append(f"Runs only what is missing or failed:\n\n```sh\n{resume_command}\n```")
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -202,7 +205,31 @@ def write_summary(sweep: Path, resume_command: str) -> Summary:
         sweep_picture(
             [(name, values, found.mean, found.half_width) for name, values, found in rows], metric=metric
         ).save(sweep / SUMMARY_PICTURE)
+        series = series_over_shots(summary)
+        if series:
+            from records.fewshot_figures import shots_picture
+
+            shots_picture(series, metric=metric).save(sweep / SHOTS_PICTURE)
     return summary
+
+
+def series_over_shots(summary: Summary) -> dict[str, list[tuple[int, float, float]]]:
+    """Return the first metric over the number of shots, for a sweep over `data.shots`; empty for any other.
+
+    Each setting beside the shots has its points (shots, mean, half the width of the interval), shots rising; rows
+    without a number of shots (`null`, the whole pool) are left out.
+    """
+    if SHOTS_KEY not in summary.keys or not _headline(summary):
+        return {}
+    metric = _headline(summary)
+    series: dict[str, list[tuple[int, float, float]]] = {}
+    for row in _measured(summary, metric):
+        others = {key: value for key, value in row.settings.items() if key != SHOTS_KEY}
+        shots, found = row.settings.get(SHOTS_KEY, ""), row.metrics[metric]
+        if shots.isdigit():
+            name = short_name(others, others) or metric
+            series.setdefault(name, []).append((int(shots), found.mean, found.half_width))
+    return {name: sorted(points) for name, points in series.items()}
 
 
 def _read_job(folder: Path, name: str) -> SweepJob:
@@ -218,7 +245,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _student(freedom: int) -> float:
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
@@ -238,7 +265,7 @@ def _metric_names(jobs: Iterable[SweepJob]) -> list[str]:
     names = dict.fromkeys(name for job in completed for name in sorted(job.metrics))
     monitors = dict.fromkeys(job.result.monitor["name"] for job in completed if job.result and job.result.monitor)
     judged = [f"test/{name.partition('/')[2]}" for name in monitors] + [f"best {name}" for name in monitors]
-    first = [name for name in dict.fromkeys([*judged, *TABLE_METRICS]) if name in names]
+    first = [name for name in dict.fromkeys([*judged, *(f"test/{name}" for name in HEADLINE)]) if name in names]
     others = [name for name in names if name not in first]
     return [*first, *sorted(others, key=lambda name: (not name.startswith("test/"), name))]
 
@@ -276,7 +303,20 @@ def _page_table(summary: Summary) -> str:
     best = [metric for metric in metrics if metric.startswith("best val/")]
     if best and len(summary.rows) > 1:
         note += f" To choose between rows, take `{best[0]}`: a choice by the test part would flatter it."
-    return "\n".join(lines) + f"\n\n{note}"
+    return "\n".join(lines) + f"\n\n{note}{_transductive_note(summary)}"
+
+
+def _transductive_note(summary: Summary) -> str:
+    """Say which rows are of methods whose fit saw the unlabelled test images: compare these with their own kind."""
+    rows = [row.name for row in summary.rows if any(_is_transductive(job) for job in row.jobs)]
+    if not rows:
+        return ""
+    named = "all rows" if len(rows) == len(summary.rows) else ", ".join(f"`{name}`" for name in rows)
+    return f" Transductive, the fit saw the unlabelled test images: {named}."
+
+
+def _is_transductive(job: SweepJob) -> bool:
+    return job.result is not None and "transductive" in job.result.protocol
 
 
 def _page_failures(summary: Summary) -> str:

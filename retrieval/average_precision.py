@@ -26,16 +26,16 @@ import numpy as np
 from numba import njit, prange
 
 from retrieval.counting import DistanceCounts, check_counting_inputs
-from retrieval.kernels import BLOCK, write_distances
-from retrieval.relevance import ClassRelevance, MaskRelevance, relevance
+from retrieval.kernels import BLOCK, write_distances, write_relevant
+from retrieval.relevance import flag_inputs, relevance
 
 Ties = Literal["expected", "optimistic", "pessimistic", "stable"]
 Denominator = Literal["found", "min(R,k)", "R"]
 
 _EXPECTED, _OPTIMISTIC, _PESSIMISTIC = 0, 1, 2
 _FOUND, _REACHABLE, _RELEVANT = 0, 1, 2
-_TIE_CODES = {"expected": _EXPECTED, "optimistic": _OPTIMISTIC, "pessimistic": _PESSIMISTIC}
-_DENOMINATOR_CODES = {"found": _FOUND, "min(R,k)": _REACHABLE, "R": _RELEVANT}
+TIE_CODES = {"expected": _EXPECTED, "optimistic": _OPTIMISTIC, "pessimistic": _PESSIMISTIC}
+DENOMINATOR_CODES = {"found": _FOUND, "min(R,k)": _REACHABLE, "R": _RELEVANT}
 _NEGLIGIBLE = 1e-20
 
 
@@ -70,7 +70,7 @@ def average_precision(
     size = counts.database_size
     high, low = harmonic_numbers(size)
     cut = size if k is None else min(k, size)
-    return _from_counts(counts.all, counts.relevant, cut, _TIE_CODES[ties], _DENOMINATOR_CODES[denominator], high, low)
+    return _from_counts(counts.all, counts.relevant, cut, TIE_CODES[ties], DENOMINATOR_CODES[denominator], high, low)
 
 
 def stable_average_precision(
@@ -111,9 +111,9 @@ def stable_average_precision(
         np.ascontiguousarray(query_codes),
         np.ascontiguousarray(database_codes.T),
         bits + 1,
-        *_flag_inputs(labels),
+        *flag_inputs(labels),
         size if k is None else min(k, size),
-        _DENOMINATOR_CODES[denominator],
+        DENOMINATOR_CODES[denominator],
     )
 
 
@@ -264,7 +264,7 @@ def _divide(total: float, found: float, relevant: int, k: int, denominator: int)
 
 
 @njit(cache=True)
-def _one_query(
+def group_average_precision(
     every: np.ndarray,
     relevant: np.ndarray,
     k: int,
@@ -273,6 +273,17 @@ def _one_query(
     high: np.ndarray,
     low: np.ndarray,
 ) -> float:
+    """Return the average precision of one ranking that comes as groups of tied items, best group first.
+
+    Args:
+        every: (G,) int64, items in each group.
+        relevant: (G,) int64, relevant items in each group.
+        k: how many of the first items count, at most the sum of ``every``.
+        ties: a value of ``TIE_CODES``.
+        denominator: a value of ``DENOMINATOR_CODES``.
+        high: what ``harmonic_numbers`` gave, at least as long as all items.
+        low: its second part.
+    """
     before = 0
     hits = 0
     found = 0.0
@@ -304,34 +315,8 @@ def _from_counts(
 ) -> np.ndarray:
     values = np.zeros(len(every))
     for q in prange(len(every)):
-        values[q] = _one_query(every[q], relevant[q], k, ties, denominator, high, low)
+        values[q] = group_average_precision(every[q], relevant[q], k, ties, denominator, high, low)
     return values
-
-
-def _flag_inputs(
-    labels: ClassRelevance | MaskRelevance,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return classes and masks of queries and items, one of the two pairs empty."""
-    if isinstance(labels, ClassRelevance):
-        no_masks = np.zeros((len(labels.query), 0), np.uint64)
-        return labels.query, labels.database, no_masks, np.zeros((0, len(labels.database)), np.uint64)
-    no_classes = np.zeros(len(labels.query), np.int64)
-    columns = np.ascontiguousarray(labels.database.T)
-    return no_classes, np.zeros(len(labels.database), np.int64), labels.query, columns
-
-
-@njit(cache=True)
-def _write_relevant(
-    query_class: int, classes: np.ndarray, query_mask: np.ndarray, masks: np.ndarray, flags: np.ndarray
-) -> None:
-    """Set the flags, false so far, of relevant items: by label masks if there are any, else by class."""
-    if len(query_mask) == 0:
-        for i in range(len(flags)):
-            flags[i] = classes[i] == query_class
-        return
-    for w in range(len(query_mask)):
-        for i in range(len(flags)):
-            flags[i] |= (masks[w, i] & query_mask[w]) != np.uint64(0)
 
 
 @njit(cache=True)
@@ -368,7 +353,7 @@ def _count_before(counts: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def _stable_one_query(
+def _stablegroup_average_precision(
     query: np.ndarray,
     columns: np.ndarray,
     bins: int,
@@ -384,7 +369,7 @@ def _stable_one_query(
     flags = np.zeros(size, np.bool_)
     for start in range(0, size, BLOCK):
         write_distances(query, columns, start, keys[start : min(start + BLOCK, size)])
-    _write_relevant(query_class, classes, query_mask, masks, flags)
+    write_relevant(query_class, classes, query_mask, masks, flags)
     relevant = 0
     for i in range(size):
         relevant += flags[i]
@@ -406,7 +391,7 @@ def _stable(
 ) -> np.ndarray:
     values = np.zeros(len(queries))
     for q in prange(len(queries)):
-        values[q] = _stable_one_query(
+        values[q] = _stablegroup_average_precision(
             queries[q], columns, bins, query_classes[q], classes, query_masks[q], masks, k, denominator
         )
     return values

@@ -73,6 +73,24 @@ def add_where_labels_meet(
 
 
 @njit(cache=True)
+def write_shared_labels(query: np.ndarray, columns: np.ndarray, begin: int, shared: np.ndarray) -> None:
+    """Write how many labels the items ``begin, begin + 1, ...`` share with one query.
+
+    Args:
+        query: (L,) uint64 label mask.
+        columns: (L, N) uint64 label masks.
+        begin: position of the first item.
+        shared: (M,) uint16, written.
+    """
+    shared[:] = np.uint16(0)
+    for w in range(len(query)):
+        column = columns[w]
+        word = query[w]
+        for i in range(len(shared)):
+            shared[i] += np.uint16(popcount(word & column[begin + i]))
+
+
+@njit(cache=True)
 def tally(keys: np.ndarray, lanes: np.ndarray) -> None:
     """Count keys into interleaved histograms, so that equal neighbours need not wait for each other.
 
@@ -88,3 +106,25 @@ def tally(keys: np.ndarray, lanes: np.ndarray) -> None:
         lanes[3, keys[i + 3]] += 1
     for i in range(whole, len(keys)):
         lanes[0, keys[i]] += 1
+
+
+@njit(cache=True)
+def write_relevant(
+    query_class: int, classes: np.ndarray, query_mask: np.ndarray, masks: np.ndarray, flags: np.ndarray
+) -> None:
+    """Set the flags, false so far, of relevant items: by label masks if there are any, else by class.
+
+    Args:
+        query_class: the query's class among the database's, -1 if the database lacks it.
+        classes: (N,) int64.
+        query_mask: (L,) uint64; L = 0 if labels are classes.
+        masks: (L, N) uint64.
+        flags: (N,) bool, written.
+    """
+    if len(query_mask) == 0:
+        for i in range(len(flags)):
+            flags[i] = classes[i] == query_class
+        return
+    for w in range(len(query_mask)):
+        for i in range(len(flags)):
+            flags[i] |= (masks[w, i] & query_mask[w]) != np.uint64(0)

@@ -79,3 +79,17 @@ def _class_relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> C
     query = np.minimum(np.searchsorted(classes, query_labels), len(classes) - 1)
     query = np.where(classes[query] == query_labels, query, -1)
     return ClassRelevance(query.astype(np.int64), database.astype(np.int64), len(classes))
+
+
+def flag_inputs(labels: Relevance) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what ``retrieval.kernels.write_relevant`` reads of queries and items.
+
+    Returns:
+        query classes (Q,), item classes (N,), query masks (Q, L), item masks (L, N); L = 0 if labels are classes.
+    """
+    if isinstance(labels, ClassRelevance):
+        no_masks = np.zeros((len(labels.query), 0), np.uint64)
+        return labels.query, labels.database, no_masks, np.zeros((0, len(labels.database)), np.uint64)
+    no_classes = np.zeros(len(labels.query), np.int64)
+    columns = np.ascontiguousarray(labels.database.T)
+    return no_classes, np.zeros(len(labels.database), np.int64), labels.query, columns

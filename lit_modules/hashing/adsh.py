@@ -1,5 +1,8 @@
 """ADSH: the network hashes queries, the training images' codes are found discretely, and the two take turns.
 
+Loss: sum((h·v - K s')²) / (N B) + γ sum((v_own - h)²) / (N B), h = tanh, s' = 1 or -#similar/#dissimilar; codes v bit
+by bit
+
 Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI 2018. https://cs.nju.edu.cn/lwj/paper/AAAI18_ADSH.pdf
 """
 

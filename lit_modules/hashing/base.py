@@ -6,34 +6,21 @@ import warnings
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
 from lit_modules.metrics.accuracy import Accuracy
-from lit_modules.metrics.hamming import HammingRetrieval, Part, RetrievalResult
+from lit_modules.metrics.hamming import HammingRetrieval, RetrievalPart
 from lit_modules.optimization import Optimization
+from lit_modules.precision import full_precision as full_precision
+from lit_modules.precision import precise_linear
 from records.notices import RunWarning
 from retrieval.codes import to_bits
+from retrieval.evaluation import RetrievalResult
 
 HALF = (torch.float16, torch.bfloat16)
-PARTS: tuple[Part, Part] = ("query", "database")
-
-
-def full_precision(tensor: Tensor) -> torch.autocast:
-    """Return a context without autocast on the device of `tensor`: codes and losses are computed in float32."""
-    return torch.autocast(device_type=tensor.device.type, enabled=False)
-
-
-def precise_linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """Return the layer's output (B, K) for x (B, D), computed in float32 at least, whatever type the two have.
-
-    Under autocast x comes in half precision, under `trainer.precision=bf16-true` the weights do too.
-    """
-    precise = torch.promote_types(torch.promote_types(x.dtype, layer.weight.dtype), torch.float32)
-    with full_precision(x):
-        return F.linear(x.to(precise), layer.weight.to(precise), None if layer.bias is None else layer.bias.to(precise))
+PARTS: tuple[RetrievalPart, RetrievalPart] = ("query", "database")
 
 
 def code_of(h: Tensor) -> Tensor:
@@ -102,9 +89,10 @@ class HashingModule(TaskModule):
         """Log the retrieval metrics of the test part as `test/NAME`, and keep the result for pictures and files."""
         self.retrieval_result = self._judge("test")
 
-    def _collect(self, batch: Batch, part: Part) -> None:
-        outputs: Outputs = self(batch)
-        self.metric.update(outputs["h"], batch["label"], batch["index"], part)
+    def _collect(self, batch: Batch, part: RetrievalPart) -> None:
+        features = self.encode(batch)
+        outputs = self.head(features)
+        self.metric.update(outputs["h"], batch["label"], batch["index"], part, features)
         if part == "query" and "logits" in outputs and self.accuracy is not None:
             self.accuracy.update(outputs["logits"], batch["label"])
 

@@ -1,5 +1,7 @@
 """BiHalf: over the batch half of each bit's values become 1 and half -1, so every bit carries as much as it can.
 
+Loss: CE(W b), b = 1 for the upper half of the batch in each bit, else -1; gradient of b plus γ (h - b) / (B K)
+
 Li and van Gemert, "Deep Unsupervised Image Hashing by Maximizing Bit Entropy", AAAI 2021. https://arxiv.org/abs/2012.12334
 """
 
@@ -47,9 +49,12 @@ class BiHalf(HashingModule):
     An image by itself, outside a training batch, has the signs of h as everywhere. Images of several classes have a
     softmax target spread evenly over them; one without any class counts 0. With `gather_batch` the halves are those of
     the batch of all ranks.
+
+    `gamma` is 6 in CISiP-FIRe, as the authors have it for the unsupervised loss. From random weights that holds the
+    codes of the first steps fast: at 32 bits its pull is then twice the classifier's gradient, with 1 a third of it.
     """
 
-    def __init__(self, *, gamma: float = 6.0, classifier_bias: bool = True, **shared: Any) -> None:
+    def __init__(self, *, gamma: float = 1.0, classifier_bias: bool = True, **shared: Any) -> None:
         super().__init__(**shared)
         self.gamma = gamma
         self.classifier = nn.Linear(self.bits, self.labels.num_classes, bias=classifier_bias)

@@ -1,5 +1,7 @@
 """Unsupervised BiHalf: the half-and-half codes of a batch keep the cosines of pairs of images.
 
+Loss: mean((cos(b_i, b_j) - cos(x_i, x_j))²), b as in supervised BiHalf; gradient of b plus γ (h - b) / (B K)
+
 Li and van Gemert, "Deep Unsupervised Image Hashing by Maximizing Bit Entropy", AAAI 2021. https://arxiv.org/abs/2012.12334
 """
 

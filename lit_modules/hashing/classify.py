@@ -1,5 +1,7 @@
 """Plain classification: features, hash layer, linear classifier, cross-entropy; the codes are the hash layer's signs.
 
+Loss: CE(W h)
+
 The baseline that every supervised hashing method has to beat: nothing in its loss knows of bits.
 """
 

@@ -1,5 +1,7 @@
 """CSQ: each bit is a binary classification towards the bit of the class's hash centre.
 
+Loss: mean BCE((tanh u + 1) / 2, (c_y + 1) / 2) + λ mean((|tanh u| - 1)²), c a hash centre per class
+
 Yuan et al., "Central Similarity Quantization for Efficient Image and Video Retrieval", CVPR 2020.
 https://arxiv.org/abs/1908.00347
 """

@@ -1,5 +1,7 @@
 """DCH: a Cauchy likelihood of similar pairs that rewards small Hamming distances, and a Cauchy quantisation term.
 
+Loss: mean over pairs of w (s log(1 + d/γ) + (1 - s) log(1 + γ/d)) + λ mean log(1 + d(|h|, 1)/γ), d = K/2 (1 - cos)
+
 Cao, Long, Liu and Wang, "Deep Cauchy Hashing for Hamming Space Retrieval", CVPR 2018.
 http://ise.thss.tsinghua.edu.cn/~mlong/doc/deep-cauchy-hashing-cvpr18.pdf
 """

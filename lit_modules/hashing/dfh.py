@@ -1,5 +1,7 @@
 """DFH: a margin on both sides of the pairs' likelihood, and codes pulled to class centres that are kept far apart.
 
+Loss: mean log(1 + e^(m ∓ θ)) + η mean((b - h)²), θ = h·v/2, - for similar pairs; b = sign(μ centre_y + h)
+
 Li, Pei, Zha and van Gemert, "Push for Quantization: Deep Fisher Hashing", BMVC 2019. https://arxiv.org/abs/1909.00206
 """
 

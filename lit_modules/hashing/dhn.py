@@ -1,5 +1,7 @@
 """DHN: the likelihood of which pairs are similar, by half their inner product, and a smooth pull of |h| to 1.
 
+Loss: mean(log(1 + e^θ) - s θ) + α mean log cosh(|h| - 1), θ = h·v/2
+
 Zhu, Long, Wang and Cao, "Deep Hashing Network for Efficient Similarity Retrieval", AAAI 2016.
 http://ise.thss.tsinghua.edu.cn/~mlong/doc/deep-hashing-network-aaai16.pdf
 """

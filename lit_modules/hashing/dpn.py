@@ -1,5 +1,7 @@
 """DPN: a hinge pushes each bit beyond a margin on the side of its class's target vector.
 
+Loss: mean max(0, m - h t_y), t a random target of -1 and 1 per class
+
 Fan, Ng, Ju, Zhang and Chan, "Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes",
 IJCAI 2020.
 https://www.ijcai.org/Proceedings/2020/115

@@ -1,5 +1,7 @@
 """DPSH: the likelihood of which pairs are similar, by half their inner product, and values pulled to their signs.
 
+Loss: mean(log(1 + e^θ) - s θ) + α mean((h - sign h)²), θ = h·v/2
+
 Li, Wang and Kang, "Feature Learning based Deep Supervised Hashing with Pairwise Labels", IJCAI 2016.
 https://cs.nju.edu.cn/lwj/paper/IJCAI16_DPSH.pdf
 """

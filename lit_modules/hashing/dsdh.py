@@ -1,5 +1,7 @@
 """DSDH: DPSH's likelihood, with codes that are found bit by bit to be linearly classifiable and that pull the values.
 
+Loss: mean(log(1 + e^θ) - s θ) + η sum((b - h)²) / (N B), θ = h·v/2; b minimises μ |Y - b W|² + ν |W|² + η |b - h|²
+
 Li, Sun, He and Tan, "Deep Supervised Discrete Hashing", NIPS 2017.
 https://papers.nips.cc/paper/6842-deep-supervised-discrete-hashing.pdf
 """

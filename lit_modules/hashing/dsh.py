@@ -1,5 +1,7 @@
 """DSH: draw similar images together, push dissimilar ones apart up to a margin, in squared Euclidean distance.
 
+Loss: mean(s d/2 + (1 - s) max(0, m - d)/2) + α mean(||h| - 1|), d = |h - v|², m = 2 K
+
 Liu, Wang, Shan and Chen, "Deep Supervised Hashing for Fast Image Retrieval", CVPR 2016.
 https://www.cv-foundation.org/openaccess/content_cvpr_2016/papers/Liu_Deep_Supervised_Hashing_CVPR_2016_paper.pdf
 """

@@ -1,5 +1,7 @@
 """DTSH: the likelihood that an image is nearer to a similar one than to a dissimilar one, over triplets of the batch.
 
+Loss: mean over triplets of log(1 + e^-(h·p - h·n - α)) + λ mean((h - sign h)²)
+
 Wang, Shi and Kitani, "Deep Supervised Hashing with Triplet Labels", ACCV 2016. https://arxiv.org/abs/1612.03900
 """
 

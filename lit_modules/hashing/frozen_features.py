@@ -27,7 +27,8 @@ class FrozenFeatures(HashingModule):
         if not self.backbone.pretrained.used:
             rank_zero_only(warnings.warn)(
                 f"model={self.backbone.name}: the features come from random weights, which this task does not train; "
-                "choose model.pretrained=true, model.weights_file=FILE, init_from=RUN, or a model with published weights",
+                "choose model.pretrained=true, model.weights_file=FILE, init_from=RUN, or a model with published "
+                "weights",
                 RunWarning,
                 stacklevel=2,
             )

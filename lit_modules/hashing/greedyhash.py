@@ -1,5 +1,7 @@
 """GreedyHash: classify the signs of the hash layer, and pass the gradient straight through the sign.
 
+Loss: CE(W sign h) + α mean(||h| - 1|³), the gradient of the sign the identity
+
 Su, Zhang, Han and Tian, "Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN", NeurIPS 2018.
 https://papers.nips.cc/paper/2018/hash/13f3cf8c531952d72e5847c4183e6910-Abstract.html
 """

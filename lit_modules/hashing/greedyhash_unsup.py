@@ -1,5 +1,7 @@
 """Unsupervised GreedyHash: the signs of the hash layer keep the cosines of pairs of images.
 
+Loss: mean((cos(sign h_i, sign h_j) - cos(x_i, x_j))²) + α mean(||h| - 1|³), x the features
+
 Su, Zhang, Han and Tian, "Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN", NeurIPS 2018.
 https://papers.nips.cc/paper/2018/hash/13f3cf8c531952d72e5847c4183e6910-Abstract.html
 """

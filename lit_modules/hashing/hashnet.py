@@ -1,5 +1,7 @@
 """HashNet: the weighted likelihood of which pairs are similar, on tanh(scale h) with a scale that grows over training.
 
+Loss: mean over pairs of w (log(1 + e^(α h·h')) - s α h·h'), h = tanh(β u), β growing by stages; w balances s
+
 Cao, Long, Wang and Yu, "HashNet: Deep Learning to Hash by Continuation", ICCV 2017. https://arxiv.org/abs/1702.00758
 """
 

@@ -1,5 +1,8 @@
 """IDHN: soft similarity of label sets; a likelihood for pairs that share all or nothing, a square for those between.
 
+Loss: likelihood of α h·v where s is 0 or 1, γ K ((h·v + K)/(2 K) - s)² between, + λ mean(||h| - 1|), s = cosine of
+labels
+
 Zhang, Zou, Lin, Chen and Wang, "Improved Deep Hashing with Soft Pairwise Similarity for Multi-label Image Retrieval",
 IEEE Transactions on Multimedia 2019. https://arxiv.org/abs/1803.02987
 """

@@ -1,5 +1,7 @@
 """ITQ: principal components, rotated so that they come as near to their signs as they can.
 
+Loss: min over rotations R of |sign(X P R) - X P R|², X P the principal components
+
 Gong, Lazebnik, Gordo and Perronnin, "Iterative Quantization: A Procrustean Approach to Learning Binary Codes for
 Large-Scale Image Retrieval", TPAMI 2013.
 """

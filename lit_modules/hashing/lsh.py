@@ -1,5 +1,7 @@
 """LSH: the sides of random hyperplanes on which the features lie.
 
+Loss: none; h = W (x - mean), W Gaussian
+
 Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002.
 """
 

@@ -1,5 +1,8 @@
 """MDSH: hash centres of a guaranteed minimum distance, a cosine softmax towards them, and pairs of one class together.
 
+Loss: mean BCE(softmax(√K cos(h, c)), y) + w mean over similar pairs of log(1 + e^((1 - cos(h, v))/2)) + λ mean((|h| -
+1)²)
+
 Wang, Pan, Liu and Zheng, "Deep Hashing with Minimal-Distance-Separated Hash Centers", CVPR 2023.
 """
 

@@ -151,26 +151,52 @@ class BankedHashing(HashingModule):
 class MemoryBankHashing(BankedHashing):
     """A hashing method whose loss compares the batch with the latest values of all training images.
 
-    From random weights and at a high learning rate the values change faster than their copies in the bank, and the
-    first epochs bring little; the published figures start from ImageNet weights.
+    From random weights the values change faster than their copies in the bank: the losses that push most pairs apart
+    then chase the common part of older values from one side to the other, and codes stay constant. The published
+    figures start from ImageNet weights. `bank_from_epoch` lets the network settle on pairs of the batch first.
 
     Args:
         count_unseen_rows: rows of images not seen yet count as values of 0 without any class, as in the published
             code; by default they are left out.
+        bank_from_epoch: before this epoch (0-based) the batch is compared with itself alone.
         shared: arguments of `HashingModule`.
+
+    Raises:
+        ValueError: the epoch is below 0.
     """
 
-    def __init__(self, *, count_unseen_rows: bool = False, **shared: Any) -> None:
+    def __init__(self, *, count_unseen_rows: bool = False, bank_from_epoch: int = 0, **shared: Any) -> None:
         super().__init__(**shared)
+        if bank_from_epoch < 0:
+            raise ValueError(f"task.bank_from_epoch={bank_from_epoch}: epochs are counted from 0")
         self.count_unseen_rows = count_unseen_rows
+        self.bank_from_epoch = bank_from_epoch
+
+    def on_fit_start(self) -> None:
+        """Warn where random weights would chase their own older values."""
+        super().on_fit_start()
+        if self.bank_from_epoch == 0 and not self.backbone.pretrained.used:
+            rank_zero_only(warnings.warn)(
+                f"model={self.backbone.name} starts from random weights, whose values change faster than their copies "
+                "in the memory bank: the first epochs may learn nothing. task.bank_from_epoch=10 compares within the "
+                "batch for ten epochs first; model.pretrained=true and init_from=RUN start from trained weights",
+                RunWarning,
+                stacklevel=2,
+            )
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Write the batch into the bank, and return `bank_loss` of the batch against it, in float32."""
         h = outputs["h"]
         self.bank.write(batch["index"], h, batch["label"])
-        values, labels = self.bank.read(self.count_unseen_rows)
+        values, labels = self._compared_with(batch["index"])
         with full_precision(h):
             return self.bank_loss(h, batch, values, labels)
+
+    def _compared_with(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values and labels that a batch of these images is compared with, without gradient."""
+        if self.current_epoch < self.bank_from_epoch:
+            return self.bank.values[index], self.bank.labels[index]
+        return self.bank.read(self.count_unseen_rows)
 
     @abstractmethod
     def bank_loss(self, h: Tensor, batch: Batch, values: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """OrthoHash: one loss, the cosine softmax with margin of batch-normed hash values against a fixed random codebook.
 
+Loss: CE(s (cos(BN(u), c) - m [own class])), c a fixed random code per class
+
 Hoe, Ng, Zhang, Chan, Song and Xiang, "One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
 Objective", NeurIPS 2021. https://arxiv.org/abs/2109.14449
 """

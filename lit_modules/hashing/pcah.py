@@ -1,5 +1,7 @@
 """PCA hashing: the signs of the first principal components of the features.
 
+Loss: none; h = the first K principal components of x
+
 Wang, Kumar and Chang, "Semi-Supervised Hashing for Large-Scale Search", TPAMI 2012, where it is the case without
 labels.
 """

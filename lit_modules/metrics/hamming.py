@@ -1,8 +1,7 @@
-"""Retrieval by Hamming distance as a metric: a torchmetrics class over the functions of ``retrieval``."""
+"""Retrieval by Hamming distance as a metric: a torchmetrics class over ``retrieval.evaluation``."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal, get_args
 
@@ -12,93 +11,18 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from retrieval.average_precision import (
-    Denominator,
-    Ties,
-    average_precision,
-    check_choices,
-    stable_average_precision,
-)
-from retrieval.averaging import EmptyQueries, check_empty_queries, mean_over_queries, without_relevant
-from retrieval.codes import bytes_to_words, num_words, pack_bytes, to_bits
-from retrieval.counting import DistanceCounts, count_distances
-from retrieval.curves import (
-    PrecisionRecallCurve,
-    check_radius,
-    empty_balls,
-    precision_at,
-    precision_recall_curve,
-    precision_within,
-    recall_at,
-    recall_within,
-)
-from retrieval.statistics import bit_balance, bit_correlation, count_bits, distinct_codes, quantization_errors
+from retrieval.average_precision import Denominator, Ties
+from retrieval.averaging import EmptyQueries
+from retrieval.codes import bytes_to_words, pack_bytes, to_bits
+from retrieval.cumulative_gain import Gain
+from retrieval.evaluation import CodeTable, Cut, Measures, RetrievalResult, evaluate
+from retrieval.statistics import quantization_errors
 
-Part = Literal["query", "database"]
+RetrievalPart = Literal["query", "database"]
 DeviceCounting = Literal["auto", "never", "always"]
 
 _UNKNOWN, _SINGLE = -1, 0
 _STATES = {"codes": torch.uint8, "labels": torch.uint8, "index": torch.int64, "errors": torch.float64}
-
-
-@dataclass(frozen=True)
-class CodeTable:
-    """Codes of one part of a retrieval data set, ordered by sample index, each sample once.
-
-    Attributes:
-        bits: length of a code, K.
-        codes: (N, ceil(K / 64)) uint64, packed as in ``retrieval.codes``.
-        labels: (N,) int64, or (N, C) bool multi-hot.
-        index: (N,) int64, rising: the sample's position in its split.
-        errors: (N,) float64, quantization error of each sample.
-        duplicates: how many repeated samples were left out.
-    """
-
-    bits: int
-    codes: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray
-    errors: np.ndarray
-    duplicates: int
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-
-@dataclass(frozen=True)
-class RetrievalResult:
-    """What an evaluation by Hamming distance found.
-
-    Attributes:
-        metrics: name to value, fractions in [0, 1]: ``map@all``, ``map@K``, ``precision@K``, ``recall@K``,
-            ``precision@radiusR``, ``recall@radiusR``, and of the database's codes ``bit_balance``,
-            ``bit_correlation``, ``distinct_codes`` (distinct by all); ``quantization_error``, at least 0; and the
-            counts ``empty_queries`` and ``empty_balls@radiusR``, below.
-        curve: mean precision and recall within every radius.
-        empty_queries: queries without a relevant item in the database.
-        empty_balls: queries without any item within the radius.
-        num_distinct_codes: different codes in the database.
-        query: the queries' codes.
-        database: the database's codes.
-    """
-
-    metrics: dict[str, float]
-    curve: PrecisionRecallCurve
-    empty_queries: int
-    empty_balls: int
-    num_distinct_codes: int
-    query: CodeTable
-    database: CodeTable
-
-    @property
-    def num_queries(self) -> int:
-        """Number of queries."""
-        return len(self.query)
-
-    @property
-    def num_database(self) -> int:
-        """Number of database items."""
-        return len(self.database)
 
 
 class _Sealed:
@@ -111,20 +35,25 @@ class _Sealed:
 class HammingRetrieval(Metric):
     """Exact retrieval metrics by Hamming distance between the bits of queries and of a database.
 
-    The states are codes and labels, a few bytes a sample, never pairs. Ranks gather them; samples that came
-    twice (a padded batch) are dropped by index and all are ordered by index, so any number of ranks and any
-    batches give the same digits.
+    The states are codes and labels, a few bytes a sample, never pairs; asymmetric search keeps the queries' real
+    values besides, and re-ranking the features of both parts. Ranks gather them; samples that came twice (a padded
+    batch) are dropped by index and all are ordered by index, so any number of ranks and any batches give the same
+    digits.
 
     Args:
         bits: length of a code, K.
-        cuts: ranks at which mean average precision is cut; ``all`` for the whole database.
-        precision_at: ranks for precision and recall, expected over ties.
+        cuts: see ``retrieval.evaluation.Measures``, as the arguments that follow.
+        precision_at: ranks for precision and recall.
+        ndcg_at: ranks for the normalised discounted cumulative gain.
+        ndcg_gain: ``exponential`` or ``linear``.
         radius: Hamming radius for precision and recall, 0 .. K.
-        ties: ``expected``, ``optimistic``, ``pessimistic`` or ``stable`` (order of the database index), for
-            the mean average precision; see ``retrieval.average_precision``.
+        ties: ``expected``, ``optimistic``, ``pessimistic`` or ``stable``.
         denominator: ``found``, ``min(R,k)`` or ``R``.
-        empty_queries: queries without relevant items count 0 (``zero``) or are left out of every mean
-            (``drop``).
+        empty_queries: ``zero`` or ``drop``.
+        asymmetric: measure with real-valued queries as well.
+        rerank: measure with this many of the nearest items re-ranked by features as well; None for not at all.
+        bootstrap: drawn sets of queries for the 95 % intervals; 0 for none.
+        seed: of the bootstrap.
         device_counting: count on the device of the metric if it is a GPU (``auto``), with the compiled loop on the
             CPU (``never``), or by products on whatever device it is (``always``). The values are the same.
 
@@ -141,36 +70,54 @@ class HammingRetrieval(Metric):
     def __init__(
         self,
         bits: int,
-        cuts: Sequence[int | Literal["all"]] = ("all",),
+        cuts: Sequence[Cut] = ("all",),
         precision_at: Sequence[int] = (10,),
+        ndcg_at: Sequence[Cut] = (),
+        ndcg_gain: Gain = "exponential",
         radius: int = 2,
         ties: Ties = "expected",
         denominator: Denominator = "found",
         empty_queries: EmptyQueries = "zero",
+        asymmetric: bool = False,
+        rerank: int | None = None,
+        bootstrap: int = 0,
+        seed: int = 0,
         device_counting: DeviceCounting = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        num_words(bits)
-        check_radius(radius, bits)
-        check_empty_queries(empty_queries)
-        for cut in (None, *map(_rank, cuts), *precision_at):
-            check_choices(cut, ties, denominator)
-        _check_choice("device_counting", device_counting, get_args(DeviceCounting))
         self.bits = bits
-        self.cuts = tuple(cuts)
-        self.precision_at = tuple(precision_at)
-        self.radius = radius
-        self.ties: Ties = ties
-        self.denominator: Denominator = denominator
-        self.empty_queries: EmptyQueries = empty_queries
+        self.measures = Measures(
+            cuts=tuple(cuts),
+            precision_at=tuple(precision_at),
+            ndcg_at=tuple(ndcg_at),
+            ndcg_gain=ndcg_gain,
+            radius=radius,
+            ties=ties,
+            denominator=denominator,
+            empty_queries=empty_queries,
+            asymmetric=asymmetric,
+            rerank=rerank,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+        self.measures.check(bits)
+        _check_choice("device_counting", device_counting, get_args(DeviceCounting))
         self.device_counting = device_counting
-        for part in get_args(Part):
-            for name in _STATES:
+        for part in get_args(RetrievalPart):
+            for name in self._states(part):
                 self.add_state(f"{part}_{name}", default=[], dist_reduce_fx="cat")
-        self.add_state("label_columns", default=torch.tensor(_UNKNOWN), dist_reduce_fx="max")
+        # no reduction: the ranks' kinds of labels are compared with each other
+        self.add_state("label_columns", default=torch.tensor(_UNKNOWN), dist_reduce_fx=None)
 
-    def update(self, values: Tensor, labels: Tensor, index: Tensor, part: Part) -> None:
+    @property
+    def needs_features(self) -> bool:
+        """Whether ``update`` must be given features."""
+        return self.measures.rerank is not None
+
+    def update(
+        self, values: Tensor, labels: Tensor, index: Tensor, part: RetrievalPart, features: Tensor | None = None
+    ) -> None:
         """Take in a batch of one part.
 
         Args:
@@ -178,27 +125,36 @@ class HammingRetrieval(Metric):
             labels: (B,) integers, or (B, C) multi-hot, where an entry above 0 means the label is there.
             index: (B,) integers, the samples' positions in their split; a position that came before is dropped.
             part: ``query`` or ``database``.
+            features: (B, D) real, which re-ranking compares; not kept unless it is asked for.
 
         Raises:
-            ValueError: if the shapes do not go together, or the labels are of another kind than those before.
+            ValueError: if the shapes do not go together, the labels are of another kind than those before, or
+                features that are needed are missing.
             TypeError: if single labels or the index are not integers.
         """
-        _check_choice("part", part, get_args(Part))
+        _check_choice("part", part, get_args(RetrievalPart))
         self._check_batch(values, labels, index)
         self._note_label_columns(labels)
         multi_hot = labels.ndim == 2
         label_bytes = (
             pack_bytes(to_bits(labels)) if multi_hot else labels.to(torch.int64).contiguous().view(torch.uint8)
         )
-        self._state(part, "codes").append(pack_bytes(to_bits(values.detach())))
-        self._state(part, "labels").append(label_bytes.flatten())
-        self._state(part, "index").append(index.to(torch.int64))
-        self._state(part, "errors").append(quantization_errors(values))
+        taken = {
+            "codes": pack_bytes(to_bits(values.detach())),
+            "labels": label_bytes.flatten(),
+            "index": index.to(torch.int64),
+            "errors": quantization_errors(values),
+            "values": values.detach().float().flatten(),
+        }
+        if self.needs_features:
+            taken["features"] = _checked_features(features, len(values)).detach().float().flatten()
+        for name in self._states(part):
+            self._state(part, name).append(taken[name])
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all ranks; one without items of a part gives nothing, of the right type."""
-        for part in get_args(Part):
-            for name, dtype in _STATES.items():
+        for part in get_args(RetrievalPart):
+            for name, dtype in self._states(part).items():
                 state = self._state(part, name)
                 if isinstance(state, list) and not state:
                     state.append(self._nothing(name, dtype))
@@ -208,30 +164,12 @@ class HammingRetrieval(Metric):
         """Compute all metrics from what was taken in.
 
         Raises:
-            ValueError: if a part is empty, a value was NaN or infinite, or ``empty_queries='drop'`` leaves no
-                query.
+            ValueError: if a part is empty, a value was NaN or infinite, the labels of several ranks are of several
+                kinds, or ``empty_queries='drop'`` leaves no query.
         """
+        self._single_kind_of_labels()
         query, database = self._table("query"), self._table("database")
-        counts = count_distances(
-            query.codes, database.codes, self.bits, query.labels, database.labels, self._counting_device()
-        )
-        distinct = distinct_codes(database.codes)
-        no_relevant, no_neighbour = int(without_relevant(counts).sum()), empty_balls(counts, self.radius)
-        return RetrievalResult(
-            metrics={
-                **self._mean_average_precisions(query, database, counts),
-                **self._precisions_and_recalls(counts),
-                "empty_queries": float(no_relevant),
-                f"empty_balls@radius{self.radius}": float(no_neighbour),
-                **_code_statistics(database, distinct),
-            },
-            curve=precision_recall_curve(counts, self.empty_queries),
-            empty_queries=no_relevant,
-            empty_balls=no_neighbour,
-            num_distinct_codes=distinct,
-            query=query,
-            database=database,
-        )
+        return evaluate(query, database, self.measures, self._counting_device())
 
     def _wrap_compute(self, compute: Callable[[], RetrievalResult]) -> Callable[[], RetrievalResult]:
         # torchmetrics walks through what compute returns to squeeze tensors and refuses frozen dataclasses
@@ -242,34 +180,7 @@ class HammingRetrieval(Metric):
         wrapped = super()._wrap_compute(seal)
         return wraps(compute)(lambda: wrapped().result)
 
-    def _mean_average_precisions(
-        self, query: CodeTable, database: CodeTable, counts: DistanceCounts
-    ) -> dict[str, float]:
-        means = {}
-        for cut in self.cuts:
-            if self.ties == "stable":
-                values = stable_average_precision(
-                    query.codes,
-                    database.codes,
-                    self.bits,
-                    query.labels,
-                    database.labels,
-                    _rank(cut),
-                    self.denominator,
-                )
-            else:
-                values = average_precision(counts, _rank(cut), self.ties, self.denominator)
-            means[f"map@{cut}"] = mean_over_queries(values, counts, self.empty_queries)
-        return means
-
-    def _precisions_and_recalls(self, counts: DistanceCounts) -> dict[str, float]:
-        values = {f"precision@{k}": precision_at(counts, k) for k in self.precision_at}
-        values |= {f"recall@{k}": recall_at(counts, k) for k in self.precision_at}
-        values[f"precision@radius{self.radius}"] = precision_within(counts, self.radius)
-        values[f"recall@radius{self.radius}"] = recall_within(counts, self.radius)
-        return {name: mean_over_queries(each, counts, self.empty_queries) for name, each in values.items()}
-
-    def _table(self, part: Part) -> CodeTable:
+    def _table(self, part: RetrievalPart) -> CodeTable:
         index = self._gathered(part, "index")
         if len(index) == 0:
             raise ValueError(
@@ -287,22 +198,36 @@ class HammingRetrieval(Metric):
             index=unique,
             errors=errors,
             duplicates=len(index) - len(unique),
+            values=self._rows(part, "values", first, len(index)),
+            features=self._rows(part, "features", first, len(index)),
         )
 
+    def _rows(self, part: RetrievalPart, name: str, chosen: np.ndarray, rows: int) -> np.ndarray | None:
+        """Return the chosen ones of ``rows`` rows of a state that is optional, None where it is not kept."""
+        if name not in self._states(part):
+            return None
+        return self._gathered(part, name).reshape(rows, -1)[chosen]
+
     def _decode_labels(self, label_bytes: np.ndarray) -> np.ndarray:
-        columns = int(self.label_columns)
+        columns = self._single_kind_of_labels()
         if columns == _SINGLE:
             return label_bytes.view(np.int64)
         rows = label_bytes.reshape(-1, -(-columns // 8))
         return np.unpackbits(rows, axis=1, count=columns, bitorder="little").view(np.bool_)
 
-    def _gathered(self, part: Part, name: str) -> np.ndarray:
+    def _gathered(self, part: RetrievalPart, name: str) -> np.ndarray:
         state = self._state(part, name)
         if isinstance(state, list) and not state:
-            return self._nothing(name, _STATES[name]).cpu().numpy()
+            return self._nothing(name, self._states(part)[name]).cpu().numpy()
         return dim_zero_cat(state).cpu().numpy()
 
-    def _state(self, part: Part, name: str) -> list[Tensor]:
+    def _states(self, part: RetrievalPart) -> dict[str, torch.dtype]:
+        """Return name and type of each state of a part."""
+        values = {"values": torch.float32} if self.measures.asymmetric and part == "query" else {}
+        features = {"features": torch.float32} if self.needs_features else {}
+        return {**_STATES, **values, **features}
+
+    def _state(self, part: RetrievalPart, name: str) -> list[Tensor]:
         return getattr(self, f"{part}_{name}")
 
     def _nothing(self, name: str, dtype: torch.dtype) -> Tensor:
@@ -332,12 +257,19 @@ class HammingRetrieval(Metric):
         columns = labels.shape[1] if labels.ndim == 2 else _SINGLE
         known = int(self.label_columns)
         if known not in (_UNKNOWN, columns):
-            kinds = {_SINGLE: "single labels"}
             raise ValueError(
-                f"labels are {kinds.get(columns, f'multi-hot over {columns} classes')}, those before were "
-                f"{kinds.get(known, f'multi-hot over {known} classes')}: one evaluation has one kind"
+                f"labels are {_kind(columns)}, those before were {_kind(known)}: one evaluation has one kind"
             )
         self.label_columns = torch.full_like(self.label_columns, columns)
+
+    def _single_kind_of_labels(self) -> int:
+        """Return the number of label columns that all ranks agree on, 0 for single labels."""
+        kinds = sorted({*self.label_columns.flatten().tolist()} - {_UNKNOWN})
+        if len(kinds) > 1:
+            raise ValueError(
+                f"labels are {' on one rank and '.join(map(_kind, kinds))} on another: one evaluation has one kind"
+            )
+        return kinds[0] if kinds else _SINGLE
 
 
 @contextmanager
@@ -351,22 +283,16 @@ def _torch_threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _code_statistics(database: CodeTable, distinct: int) -> dict[str, float]:
-    counts = count_bits(database.codes, database.bits)
-    return {
-        "bit_balance": bit_balance(counts),
-        "bit_correlation": bit_correlation(counts),
-        "distinct_codes": distinct / len(database),
-        "quantization_error": float(database.errors.mean()),
-    }
+def _kind(columns: int) -> str:
+    return "single labels" if columns == _SINGLE else f"multi-hot over {columns} classes"
 
 
-def _rank(cut: int | str) -> int | None:
-    if cut == "all":
-        return None
-    if not isinstance(cut, int) or isinstance(cut, bool):
-        raise ValueError(f"cuts holds {cut!r}: choices are 'all' and whole numbers from 1")
-    return cut
+def _checked_features(features: Tensor | None, rows: int) -> Tensor:
+    if features is None:
+        raise ValueError("metric.rerank needs features: give update(..., features=...), or set metric.rerank=null")
+    if features.ndim != 2 or len(features) != rows:
+        raise ValueError(f"features have shape {tuple(features.shape)}: those of {rows} codes are ({rows}, D)")
+    return features
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -374,7 +300,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r}: choices are {', '.join(choices)}")
 
 
-def _check_finite(errors: np.ndarray, index: np.ndarray, part: Part) -> None:
+def _check_finite(errors: np.ndarray, index: np.ndarray, part: RetrievalPart) -> None:
     bad = index[~np.isfinite(errors)]
     if len(bad):
         raise ValueError(

@@ -45,12 +45,22 @@ def own_index(part, shares, rank, world_size):
 
 
 def evaluate(multi_label, shares, rank, world_size):
-    metric = HammingRetrieval(BITS, cuts=("all", 7), precision_at=(5,), radius=6)
+    metric = HammingRetrieval(
+        BITS,
+        cuts=("all", 7),
+        precision_at=(5,),
+        ndcg_at=(9,),
+        radius=6,
+        asymmetric=True,
+        rerank=20,
+        bootstrap=40,
+    )
     for part in SIZES:
         values, labels = part_samples(part, multi_label)
+        features = values[:, :6].exp()
         for chunk in own_index(part, shares, rank, world_size).split(4):
             if len(chunk):
-                metric.update(values[chunk], labels[chunk], chunk, part)
+                metric.update(values[chunk], labels[chunk], chunk, part, features[chunk])
     result = metric.compute()
     again = metric.compute()
     assert again.metrics == result.metrics

@@ -3,6 +3,7 @@
 import os
 import warnings
 from datetime import timedelta
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -30,6 +31,7 @@ METHODS = {
 
 class Features(nn.Identity):
     num_features = 4
+    pretrained = SimpleNamespace(used=True)
 
 
 def rows():

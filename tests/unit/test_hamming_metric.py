@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from lit_modules.metrics.hamming import HammingRetrieval
+from retrieval.asymmetric import asymmetric_average_precision
 from retrieval.average_precision import average_precision, stable_average_precision
+from retrieval.bootstrap import mean_interval
 from retrieval.codes import pack, unpack
 from retrieval.counting import count_distances
+from retrieval.cumulative_gain import count_gains, normalized_gain_at
 from retrieval.curves import precision_recall_curve
+from retrieval.evaluation import CodeTable, Measures, evaluate
+from retrieval.reranking import reranked_average_precision
 
 BITS, QUERIES, ITEMS, CLASSES = 12, 23, 151, 4
 
@@ -29,7 +34,11 @@ def samples(rows, seed, multi_label=False):
 def feed(metric, values, labels, part, batch=16, order=None):
     index = torch.arange(len(values)) if order is None else order
     for chunk in index.split(batch):
-        metric.update(values[chunk], labels[chunk], chunk, part)
+        metric.update(values[chunk], labels[chunk], chunk, part, features(len(values))[chunk])
+
+
+def features(rows, width=5):
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(rows))
 
 
 def evaluated(multi_label=False, batch=16, shuffled=False, **options):
@@ -83,6 +92,101 @@ def test_values_are_those_of_the_functions(multi_label, device_counting):
     database = samples(ITEMS, 1)[0].double()
     assert metrics["quantization_error"] == pytest.approx(((database.abs() - 1) ** 2).mean().item(), rel=1e-12)
     json.dumps(metrics, allow_nan=False)
+
+
+EVERYTHING = {"ndcg_at": (10, "all"), "asymmetric": True, "rerank": 30, "bootstrap": 50, "seed": 3}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("ties", ["expected", "stable"])
+def test_options_give_the_values_of_the_functions(multi_label, ties):
+    result = evaluated(multi_label, cuts=("all", 20), ties=ties, **EVERYTHING)
+    counts, codes, labels = reference_counts(multi_label)
+    metrics = result.metrics
+    graded = count_gains(counts, *codes, *labels)
+    both = features(QUERIES).numpy(), features(ITEMS).numpy()
+    query = samples(QUERIES, 0)[0].numpy()
+    for cut, k in (("all", None), (20, 20)):
+        asymmetric = asymmetric_average_precision(query, codes[1], BITS, *labels, k, ties)
+        reranked = reranked_average_precision(*codes, counts, *both, *labels, 30, k, ties)
+        for name, values in ((f"asymmetric_map@{cut}", asymmetric), (f"reranked_map@{cut}", reranked)):
+            assert metrics[name] == values.mean()
+            assert (metrics[f"{name}_low"], metrics[f"{name}_high"]) == mean_interval(values, 50, 3)
+            np.testing.assert_array_equal(result.average_precisions[name], values)
+    assert metrics["ndcg@10"] == normalized_gain_at(counts, graded, 10).mean()
+    assert metrics["ndcg@all"] == normalized_gain_at(counts, graded).mean()
+    assert metrics["map@all_low"] < metrics["map@all"] < metrics["map@all_high"]
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_options_leave_what_was_measured_as_it_was():
+    plain, more = evaluated().metrics, evaluated(**EVERYTHING).metrics
+    assert {name: more[name] for name in plain} == plain
+
+
+def test_order_and_batches_do_not_change_a_digit_of_the_options():
+    first = evaluated(batch=16, **EVERYTHING)
+    for other in (evaluated(batch=7, shuffled=True, **EVERYTHING), evaluated(batch=1, **EVERYTHING)):
+        assert other.metrics == first.metrics
+
+
+def test_an_interval_is_of_the_queries_that_count():
+    def metrics(empty_queries):
+        metric = HammingRetrieval(BITS, empty_queries=empty_queries, bootstrap=100)
+        values, labels = samples(QUERIES, 0)
+        labels[:5] = CLASSES
+        feed(metric, values, labels, "query")
+        feed(metric, *samples(ITEMS, 1), "database")
+        result = metric.compute()
+        kept = result.average_precisions["map@all"][0 if empty_queries == "zero" else 5 :]
+        return result.metrics, mean_interval(kept, 100)
+
+    for empty_queries in ("zero", "drop"):
+        found, interval = metrics(empty_queries)
+        assert (found["map@all_low"], found["map@all_high"]) == interval
+
+
+def test_reranking_without_features_is_refused():
+    metric = HammingRetrieval(BITS, rerank=10)
+    values, labels = samples(QUERIES, 0)
+    with pytest.raises(ValueError, match="rerank needs features"):
+        metric.update(values, labels, torch.arange(QUERIES), "query")
+    with pytest.raises(ValueError, match=r"those of 23 codes are \(23, D\)"):
+        metric.update(values, labels, torch.arange(QUERIES), "query", torch.zeros(QUERIES))
+
+
+def test_what_no_option_asks_for_is_not_kept():
+    names = {name for name in HammingRetrieval(BITS)._defaults if name.endswith(("values", "features"))}
+    assert names == set()
+    asymmetric = {name for name in HammingRetrieval(BITS, asymmetric=True)._defaults if name.endswith("values")}
+    assert asymmetric == {"query_values"}
+
+
+def table(rows=4, bits=8, labels=None):
+    labels = np.zeros(rows, np.int64) if labels is None else labels
+    codes = pack(np.zeros((rows, bits), bool)) if rows else np.zeros((0, 1), np.uint64)
+    return CodeTable(bits, codes, labels, np.arange(rows), np.zeros(rows))
+
+
+@pytest.mark.parametrize(
+    ("query", "database", "message"),
+    [
+        (table(0), table(), "the query part holds no sample"),
+        (table(), table(0), "the database part holds no sample"),
+        (table(bits=8), table(bits=12), "query codes have 8 bits and database codes 12"),
+        (table(labels=np.zeros((4, 3), bool)), table(labels=np.zeros((4, 5), bool)), r"\(4, 3\) and .* \(4, 5\)"),
+        (table(labels=np.zeros((4, 3), bool)), table(), "single labels"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(query, database, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(query, database)
+
+
+def test_measures_that_need_more_than_a_table_has_say_so():
+    for measures, message in ((Measures(asymmetric=True), "real values"), (Measures(rerank=2), "features of both")):
+        with pytest.raises(ValueError, match=message):
+            evaluate(table(), table(), measures)
 
 
 @pytest.mark.parametrize("ties", ["expected", "optimistic", "pessimistic"])
@@ -180,10 +284,23 @@ def test_a_copy_goes_on_where_the_metric_was():
     assert copy.compute().metrics == metric.compute().metrics == evaluated().metrics
 
 
-def test_a_part_without_samples_is_named():
+@pytest.mark.parametrize(("given", "missing"), [("query", "database"), ("database", "query")])
+def test_a_part_without_samples_is_named(given, missing):
     metric = HammingRetrieval(BITS)
-    feed(metric, *samples(QUERIES, 0), "query")
-    with pytest.raises(ValueError, match="no database sample"):
+    feed(metric, *samples(QUERIES, 0), given)
+    with pytest.raises(ValueError, match=f"no {missing} sample"):
+        metric.compute()
+
+
+def test_ranks_with_labels_of_several_widths_are_refused():
+    metric = HammingRetrieval(BITS)
+    feed(metric, *samples(QUERIES, 0, multi_label=True), "query")
+    feed(metric, *samples(ITEMS, 1, multi_label=True), "database")
+    # as torchmetrics leaves the state of three ranks, one of which had no sample
+    metric.label_columns = torch.tensor([4, -1, 5])
+    with pytest.raises(
+        ValueError, match="multi-hot over 4 classes on one rank and multi-hot over 5 classes on another"
+    ):
         metric.compute()
 
 
@@ -233,6 +350,11 @@ def test_one_evaluation_has_one_kind_of_labels():
         ({"bits": 8, "cuts": (), "precision_at": (), "denominator": "k"}, "found, min"),
         ({"bits": 8, "empty_queries": "skip"}, "zero, drop"),
         ({"bits": 8, "device_counting": True}, "auto, never, always"),
+        ({"bits": 8, "ndcg_at": ("most",)}, "ndcg_at holds 'most'"),
+        ({"bits": 8, "ndcg_at": (0,)}, "k=0"),
+        ({"bits": 8, "ndcg_gain": "cubic"}, "exponential, linear"),
+        ({"bits": 8, "rerank": 0}, "rerank=0"),
+        ({"bits": 8, "bootstrap": -1}, "bootstrap=-1"),
     ],
 )
 def test_arguments_outside_their_choices_are_refused(options, message):

@@ -1,5 +1,7 @@
 """What the tests of losses over pairs share: a small batch, small modules, and gradients by central differences."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,8 @@ MULTI_HOT = torch.tensor(
 
 class Features(nn.Identity):
     num_features = 4
+    name = "features"
+    pretrained = SimpleNamespace(used=True)
 
 
 def draw(*shape, seed=0, scale=1.5):

@@ -7,11 +7,13 @@ from small_tasks import small_batch, small_task
 from torch.utils.data import DataLoader
 
 from lit_modules.hashing.classify import Classify
+from lit_modules.metrics.hamming import HammingRetrieval
 from records.notices import RunWarning
 
 
-def evaluate(queries, database):
+def evaluate(queries, database, **options):
     module = small_task(Classify)
+    module.metric = HammingRetrieval(module.bits, **options)
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
@@ -37,3 +39,17 @@ def test_counts_of_empty_queries_and_balls_are_logged():
     module = evaluate(queries, database)
     assert module.exact_metrics["test/empty_queries"] == module.retrieval_result.empty_queries == 5
     assert module.exact_metrics["test/empty_balls@radius2"] == module.retrieval_result.empty_balls
+
+
+def test_features_reach_the_reranking():
+    queries, database = [small_batch(6)], [small_batch(8, seed=1)]
+    module = evaluate(queries, database, rerank=8, asymmetric=True).eval()
+    result = module.retrieval_result
+    images = {"query": queries[0], "database": database[0]}
+    features = {part: module.encode(batch).detach() for part, batch in images.items()}
+    torch.testing.assert_close(torch.from_numpy(result.database.features), features["database"])
+    torch.testing.assert_close(torch.from_numpy(result.query.features), features["query"])
+    values = module.head(features["query"])["h"].detach()
+    torch.testing.assert_close(torch.from_numpy(result.query.values), values)
+    assert result.database.values is None
+    assert {"test/reranked_map@all", "test/asymmetric_map@all"} <= set(module.exact_metrics)

@@ -1,6 +1,7 @@
 """The bank keeps what is written, resumes, says its cost and refuses what does not fit."""
 
 import warnings
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -11,11 +12,12 @@ from torch.utils.data import DataLoader
 from lit_modules.hashing import memory_bank, memory_cost
 from lit_modules.hashing.adsh import ADSH
 from lit_modules.hashing.dfh import DFH
-from lit_modules.hashing.dpsh import DPSH
+from lit_modules.hashing.dpsh import DPSH, dpsh_loss
 from lit_modules.hashing.dsdh import DSDH
 from lit_modules.hashing.hashnet import HashNet
 from lit_modules.hashing.memory_bank import NO_CLASS, MemoryBank, build_bank, last_occurrences, say_cost
 from lit_modules.hashing.memory_cost import check_fits, free_bytes, readable_bytes
+from lit_modules.hashing.similarity import shared_label
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -59,6 +61,35 @@ def test_a_state_of_another_size_loads_for_tests_and_is_refused_for_training():
     assert torch.equal(other.bank.values, trained.bank.values)
     with pytest.raises(UserError, match=r"10 rows, and data\.train has 7 images"):
         other.on_fit_start()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_before_the_bank_counts_a_batch_is_compared_with_itself_alone(multi_label, monkeypatch):
+    labels = MULTI_HOT if multi_label else CLASS_NUMBERS
+    task = build(DPSH, multi_label=multi_label, bank_from_epoch=2)
+    task.loss({"h": draw(4, BITS, seed=1)}, batch_of([0, 1, 2, 3], multi_label))
+    h, batch = draw(3, BITS, seed=2).requires_grad_(), batch_of([2, 5, 7], multi_label)
+    for epoch, compared in ((1, [2, 5, 7]), (2, [0, 1, 2, 3, 5, 7])):
+        monkeypatch.setattr(DPSH, "current_epoch", epoch)
+        found = task.loss({"h": h}, batch)["loss"]
+        similar = shared_label(batch["label"], labels[compared])
+        torch.testing.assert_close(found, dpsh_loss(h, task.bank.values[compared], similar, 0.1)["loss"])
+    assert torch.equal(task.bank.values[[2, 5, 7]], h.detach())
+
+
+@pytest.mark.parametrize(("trained", "from_epoch", "warned"), [(False, 0, 1), (False, 5, 0), (True, 0, 0)])
+def test_a_start_from_random_weights_is_warned_of(trained, from_epoch, warned, monkeypatch):
+    task = build(DPSH, bank_from_epoch=from_epoch)
+    monkeypatch.setattr(task.backbone, "pretrained", SimpleNamespace(used=trained))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task.on_fit_start()
+    assert ["task.bank_from_epoch=10" in str(one.message) for one in caught] == [True] * warned
+
+
+def test_an_epoch_below_zero_is_refused():
+    with pytest.raises(ValueError, match="bank_from_epoch=-1"):
+        build(DPSH, bank_from_epoch=-1)
 
 
 def test_banks_that_would_differ_between_ranks_are_refused():

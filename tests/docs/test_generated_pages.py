@@ -1,0 +1,108 @@
+"""The tables of methods in docs/ are those that conf/task/ and the methods' docstrings give; the commands compose."""
+
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.compose import compose_config
+
+ROOT = Path(__file__).resolve().parents[2]
+spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = generate
+spec.loader.exec_module(generate)
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+COMMAND = re.compile(r"^python run\.py (.+)$", re.MULTILINE)
+
+
+def commands(page):
+    """Return the overrides of each command of a page, without the comment behind it."""
+    return [shlex.split(line, comments=True) for line in COMMAND.findall(page.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(scope="module")
+def methods():
+    return generate.read_methods()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "<!-- methods of " in page.read_text()], ids=lambda p: p.name
+)
+def test_tables_are_up_to_date(page, methods):
+    text = page.read_text(encoding="utf-8")
+    assert generate.filled(text, methods) == text, "run python docs/generate.py"
+
+
+def test_every_task_is_a_row_of_its_pillar(methods):
+    assert {method.name for method in methods} == {path.stem for path in (ROOT / "conf" / "task").glob("*.yaml")}
+    table = generate.table_of("hashing", methods)
+    assert table.count("\n| `") == sum(method.pillar == "hashing" for method in methods)
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+    assert widths == {6}
+
+
+def test_hashing_methods_tell_their_loss_and_defaults(methods):
+    hashing = {method.name: method for method in methods if method.pillar == "hashing"}
+    assert [name for name, method in hashing.items() if not method.loss] == []
+    assert [name for name, method in hashing.items() if not method.paper] == ["classify"]
+    greedyhash = hashing["greedyhash"]
+    assert greedyhash.what.startswith("GreedyHash: classify the signs")
+    assert greedyhash.paper.startswith("Su et al.: [Greedy Hash: Towards Fast")
+    assert greedyhash.paper.endswith(", NeurIPS 2018")
+    assert greedyhash.defaults["alpha"] == 0.1
+    assert not {"bits", "name", "_target_", "defaults"} & set(greedyhash.defaults)
+    assert hashing["itq"].defaults == {"iterations": 50, "fit_samples": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        (
+            'Li and Wang, "A Title", AAAI 2018. https://x.org/a.pdf',
+            "Li and Wang: [A Title](https://x.org/a.pdf), AAAI 2018",
+        ),
+        ('A, B and C, "T: U", CVPR 2020; the code: github.com/x', "A et al.: T: U, CVPR 2020"),
+        ("Loss: mean(x)", ""),
+        ("Nothing of that kind.", ""),
+    ],
+)
+def test_references(text, reference):
+    assert generate.as_reference(text) == reference
+
+
+def test_a_task_takes_over_what_it_inherits(tmp_path):
+    base = {"name": "a", "_target_": "lit_modules.hashing.dpsh.DPSH", "alpha": 1, "needs": ["retrieval"]}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"defaults": ["a", "_self_"], "task": {"name": "b", "alpha": 2}}))
+    method = generate.read_method(tmp_path / "b.yaml")
+    assert (method.name, method.pillar, method.defaults, method.needs) == ("b", "hashing", {"alpha": 2}, ("retrieval",))
+
+
+@pytest.mark.parametrize("target", ["", "retrieval.codes.pack"])
+def test_a_task_without_a_module_is_named(tmp_path, target):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"name": "a", "_target_": target}))
+    with pytest.raises(ValueError, match=r"a\.yaml: _target_"):
+        generate.read_methods(tmp_path)
+
+
+def test_a_stale_page_is_filled(methods):
+    page = "before\n<!-- methods of hashing -->\nold\n<!-- end of methods -->\nafter\n"
+    filled = generate.filled(page, methods)
+    assert "old" not in filled
+    assert "| `csq` |" in filled
+    assert generate.filled(filled, methods) == filled
+
+
+@pytest.mark.parametrize("overrides", commands(ROOT / "docs" / "hashing.md"), ids=" ".join)
+def test_commands_of_the_hashing_page_compose(overrides):
+    plain = [override for override in overrides if not override.startswith("-")]
+    if "-m" in overrides:
+        plain = [override.partition(",")[0] for override in plain]
+    config = compose_config(plain)
+    assert config.task._target_.startswith("lit_modules.hashing")
