@@ -7,6 +7,7 @@ Nothing here imports torch: help, completion, --cfg, the checker and the parent 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from launch.compose import HYDRA_VERSION_BASE
 from launch.groups import CONF, CONFIG_NAME
 from launch.help import help_page
 from launch.problems import Problem, as_text
-from launch.stages import is_in_stages, run_stages
+from launch.stages import is_in_stages, run_stages, with_stage_settings
 from launch.stored import stored_config
 from launch.sweep_plan import resumed_line
 from records.errors import UserError
@@ -47,7 +48,9 @@ def main(arguments: list[str]) -> int:
         problems = check_overrides(line.overrides)
         if problems:
             return refuse(problems)
-        return sweep(line) if line.multirun else hand_to_hydra(line)
+        if line.multirun:
+            return sweep(line)
+        return hand_to_hydra(replace(line, overrides=tuple(with_stage_settings(line.overrides))))
     except UserError as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG_COMMAND

@@ -11,16 +11,19 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from launch.groups import CONF
+from launch.compose import compose_config
+from launch.groups import CONF, group_names
 from launch.jobs import RUN
 from launch.paths import quote_paths
 from launch.processes import POLL_SECONDS, Child, Terminated, stop_all, termination_as_exception
+from launch.run_stamp import is_restarted
 from records.atomic_file import write_text
 from records.environment import is_first_process
 from records.errors import UserError
@@ -32,6 +35,17 @@ from records.run_directory import STAGE, RunDirectory
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+# What the run in stages says itself to each stage.
+OWN_KEYS = ("mode", "run", "task.stage")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed: `all` over every attempt at the run, `now` with this one."""
+
+    all: tuple[str, ...]
+    now: tuple[str, ...]
 
 
 def is_in_stages(config: DictConfig) -> bool:
@@ -53,14 +67,15 @@ def run_stages(config: DictConfig, overrides: Sequence[str], is_resumed: bool = 
     """
     run = RunDirectory(Path(config.paths.run_dir))
     earlier = read_result(run.result) if run.result.is_file() else None
-    _refuse(run, earlier, is_resumed)
-    typed = overrides if earlier is None else [*earlier.overrides, *overrides]
+    # a cluster starts a job again with its first command, and on every rank at once
+    _refuse(run, earlier, is_resumed or is_restarted() or not is_first_process())
+    asked = Asked(tuple(overrides) if earlier is None else (*earlier.overrides, *overrides), tuple(overrides))
     record = _start(config, overrides, run)
     current: list[Child] = []
     try:
         with termination_as_exception():
             for number in range(1, len(config.task.stages) + 1):
-                failure = _run_stage(number, config, typed, run, current)
+                failure = _run_stage(number, config, asked, run, current)
                 if failure:
                     record.fail(failure)
                     print(f"{failure}\nThis goes on from there:\n{record.result.resume_command}", file=sys.stderr)
@@ -104,20 +119,22 @@ def _start(config: DictConfig, overrides: Sequence[str], run: RunDirectory) -> R
     return record
 
 
-def _run_stage(
-    number: int, config: DictConfig, typed: Sequence[str], run: RunDirectory, current: list[Child]
-) -> str | None:
+def _run_stage(number: int, config: DictConfig, asked: Asked, run: RunDirectory, current: list[Child]) -> str | None:
     """Run one stage unless it is completed; return why it failed, None where it did not."""
     stage = stage_directory(run, number)
     if _status(stage) == "completed":
-        print(f"stage {number} was completed before", flush=True)
+        ignored = (
+            f"; what is typed now is not for it: {' '.join(_typed(asked.now).values())}" if _typed(asked.now) else ""
+        )
+        print(f"stage {number} was completed before{ignored if asked.now != asked.all else ''}", flush=True)
         return None
     print(f"stage {number} of {len(config.task.stages)}: {stage.path}", flush=True)
-    command = stage_command(number, config, typed, run)
+    command = stage_command(number, config, asked, run)
     current[:] = [Child(command, _environment(run, number))]
     while current[0].poll() is None:
         time.sleep(POLL_SECONDS)
-    if _status(stage) == "completed":
+    # the record is the first process's; the others may look before it is written
+    if current[0].poll() == 0 if not is_first_process() else _status(stage) == "completed":
         return None
     reason = read_result(stage.result).reason if stage.result.is_file() else None
     return f"stage {number}: {reason or current[0].how_it_ended()}"
@@ -128,31 +145,52 @@ def stage_directory(run: RunDirectory, number: int) -> RunDirectory:
     return RunDirectory(run.path / f"{STAGE}{number}")
 
 
-def stage_command(number: int, config: DictConfig, typed: Sequence[str], run: RunDirectory) -> list[str]:
+def stage_command(number: int, config: DictConfig, asked: Asked, run: RunDirectory) -> list[str]:
     """Return the command of a stage: the one that resumes it where it has been begun, else what was typed for it.
 
     The stage's own settings stand first, so that what is typed wins over them, and a debug profile too. The second
-    stage and those after it start from the one before.
+    stage and those after it start from the one before. A stage that is resumed gets what is typed with the resuming.
     """
     stage = stage_directory(run, number)
     program = [sys.executable, str(RUN)]
     if stage.config.is_file() and stage.result.is_file():
-        return [*program, *quote_paths(["mode=train", f"run={stage.path}"], multirun=False)]
+        added = _typed(asked.now) if asked.now != asked.all else {}
+        return [*program, *quote_paths(["mode=train", f"run={stage.path}", *added.values()], multirun=False)]
     # a fast_dev_run leaves no checkpoint to start from
     is_first = number == 1 or bool(config.trainer.fast_dev_run)
-    before = {} if is_first else {"init_from": str(stage_directory(run, number - 1).path)}
-    chosen = _typed(typed)
-    own = _own_settings(number, config, debug=chosen.get("debug", "none"))
-    settings = {**own, **chosen, **before, "task.stage": str(number)}
+    before = {} if is_first else {"init_from": f"init_from={stage_directory(run, number - 1).path}"}
+    typed = _typed(asked.all)
+    settings = {**_own_settings(number, config, typed), **typed, **before, "task.stage": f"task.stage={number}"}
     where = ["hydra.mode=RUN", f"hydra.run.dir={stage.path}"]
-    return [*program, *quote_paths([*(f"{key}={value}" for key, value in settings.items()), *where], multirun=False)]
+    return [*program, *quote_paths([*settings.values(), *where], multirun=False)]
 
 
-def _own_settings(number: int, config: DictConfig, debug: str) -> dict[str, str]:
-    """Return what the task's YAML sets for a stage, without what the debug profile sets."""
-    profile = set(_profile_keys(debug))
-    own = dict(str(text).partition("=")[::2] for text in config.task.stages[number - 1])
-    return {key: value for key, value in own.items() if key not in profile}
+def with_stage_settings(overrides: Sequence[str]) -> list[str]:
+    """Return overrides that run one stage alone (`task.stage=N`) with that stage's settings in front; others unchanged.
+
+    What is typed wins over them.
+    """
+    numbers = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("task.stage=")]
+    if not numbers or not numbers[-1].isdigit():
+        return list(overrides)
+    config = compose_config(overrides)
+    if not config.task.get("stages") or not 1 <= int(numbers[-1]) <= len(config.task.stages):
+        return list(overrides)
+    typed = _typed(overrides)
+    own = _own_settings(int(numbers[-1]), config, typed)
+    return [*(text for key, text in own.items() if key not in typed), *overrides]
+
+
+def _own_settings(number: int, config: DictConfig, typed: Mapping[str, str]) -> dict[str, str]:
+    """Return key to override of what the task's YAML sets for a stage.
+
+    Without what the debug profile sets, and without single values of a group that is typed: they belong to the choice
+    that it replaces.
+    """
+    profile = set(_profile_keys(typed.get("debug", "debug=none").partition("=")[2]))
+    own = {str(text).partition("=")[0]: str(text) for text in config.task.stages[number - 1]}
+    chosen = set(typed) & set(group_names())
+    return {key: text for key, text in own.items() if key not in profile and key.split(".")[0] not in chosen - {key}}
 
 
 def _profile_keys(name: str) -> Iterator[str]:
@@ -169,11 +207,10 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def _typed(overrides: Sequence[str]) -> dict[str, str]:
-    """Return key (with its sign) to value of what was typed, without what belongs to the whole run."""
-    pairs = dict(text.partition("=")[::2] for text in overrides)
+    """Return key (with its sign) to override of what was typed, without what belongs to the whole run."""
     kept = override_settings(overrides)
-    own = ("mode", "run", "task.stage")
-    return {key: value for key, value in pairs.items() if key.lstrip("+") in kept and key not in own}
+    pairs = {text.partition("=")[0]: text for text in overrides}
+    return {key: text for key, text in pairs.items() if key.lstrip("+") in kept and key not in OWN_KEYS}
 
 
 def _environment(run: RunDirectory, number: int) -> dict[str, str]:
@@ -200,6 +237,7 @@ def _complete(record: RunRecord, run: RunDirectory, stages: int) -> None:
         num_classes=last.num_classes,
         fingerprint=last.fingerprint,
         hardware=last.hardware,
+        protocol=last.protocol,
     )
     value = None if last.monitor is None else last.monitor["value"]
     record.finish(last.metrics, value)

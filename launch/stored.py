@@ -99,7 +99,9 @@ def _choose(config: DictConfig, override: Override) -> None:
     """Replace the node of a group by another choice, composed for the run's own task and model."""
     group, name = override.key_or_group, override.value()
     if group == "mode":
-        config.merge_with(OmegaConf.load(CONF / group / f"{name}.yaml"))
+        keys = OmegaConf.load(CONF / group / f"{name}.yaml")
+        # what the run was started with (init_from, freeze) stays: it is resumed with it
+        config.merge_with({key: value for key, value in keys.items() if key == "mode" or key not in config})
         return
     fresh = compose_config([f"task={config.task.name}", f"model={config.model.name}", f"{group}={name}"])
     config[group] = OmegaConf.create(OmegaConf.to_container(fresh[group]))

@@ -47,7 +47,9 @@ class InitialWeights:
         return f"{KEY} {self.file.name}: " + "; ".join(parts)
 
 
-def start_from(task: TaskModule, file: Path, parts: Parts = "all", keys: Mapping[str, str] | None = None) -> None:
+def start_from(
+    task: TaskModule, file: Path, parts: Parts = "all", keys: Mapping[str, str] | None = None
+) -> InitialWeights:
     """Load a checkpoint's weights into a task, by name: the backbone whole, of the head whatever fits.
 
     A checkpoint of ours has our names. A foreign one is taken for a network with a classifier: wrappers (`module.`,
@@ -58,6 +60,9 @@ def start_from(task: TaskModule, file: Path, parts: Parts = "all", keys: Mapping
         file: a .ckpt, .pth or .safetensors file.
         parts: whether the head is loaded too.
         keys: beginnings of names in the file and what they are called here, tried first (`{"feat.": "backbone."}`).
+
+    Returns:
+        What was loaded, and what was not.
 
     Raises:
         UserError: the file cannot be read safely, or is of another architecture.
@@ -74,7 +79,8 @@ def start_from(task: TaskModule, file: Path, parts: Parts = "all", keys: Mapping
         initial = _load_head(task, head, initial)
     pretrained = task.backbone.pretrained
     task.backbone.pretrained = replace(pretrained, used=True, source=initial.text)
-    task.started_from(initial.loaded)
+    task.started_from(initial.loaded, initial.unused)
+    return initial
 
 
 def _renamed(state: StateDict, keys: Mapping[str, str]) -> StateDict:

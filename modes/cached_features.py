@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from lightning import Trainer
 from rich.progress import track
@@ -10,6 +12,7 @@ from torch import Tensor
 from datamodules.base import ImageDataModule
 from datamodules.cached_features import CachedFeatures
 from datamodules.feature_sets import FeatureSet
+from lit_modules.backbones.weights_file import read_state_dict
 from lit_modules.base import TaskModule
 from modes.initial import frozen_part
 from modes.life import Settings
@@ -32,10 +35,24 @@ def caches_features(settings: Settings) -> bool:
     return is_frozen and bool(settings["task"].get("cache_features", False) if asked is None else asked)
 
 
-def cached_features(task: TaskModule, data: ImageDataModule, trainer: Trainer) -> CachedFeatures:
-    """Compute the features of every split, not augmented, on the trainer's device and in its precision."""
+def cached_features(
+    task: TaskModule, data: ImageDataModule, trainer: Trainer, resumed_from: Path | None = None
+) -> CachedFeatures:
+    """Compute the features of every split, not augmented, on the trainer's device and in its precision.
+
+    The backbone is that of the checkpoint `resumed_from` where there is one: the fit will load it only later.
+
+    Raises:
+        UserError: the data are features already.
+    """
+    if not isinstance(data, ImageDataModule):
+        raise UserError("cache_features=true: these data are features already; leave it out")
+    if resumed_from is not None:
+        state = read_state_dict(resumed_from, "run")
+        names = [name for name in state if name.startswith("backbone.")]
+        task.backbone.load_state_dict({name.removeprefix("backbone."): state[name] for name in names})
     device = trainer.strategy.root_device
-    task.backbone.to(device).eval()
+    task.to(device).eval()
     sets = {split: _features(task, data, split, trainer, device) for split in data.sizes}
     return CachedFeatures(data, sets)
 

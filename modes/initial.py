@@ -32,7 +32,14 @@ def prepare(settings: Settings, task: TaskModule, is_resumed: bool) -> None:
             # the checkpoint of this run holds the weights; their origin may be gone by now
             task.backbone.pretrained = replace(task.backbone.pretrained, used=True, source=f"init_from {file.name}")
         else:
-            start_from(task, file, settings["init_parts"], settings["init_keys"])
+            initial = start_from(task, file, settings["init_parts"], settings["init_keys"])
+            untrained = (*initial.misfits, *initial.missing)
+            if frozen_part(settings) == "all" and (untrained or settings["init_parts"] == "backbone"):
+                warnings.warn(
+                    f"freeze=all: parts of the head are tested as they were drawn: {', '.join(untrained) or 'all'}",
+                    RunWarning,
+                    stacklevel=2,
+                )
     if frozen_part(settings) != "none":
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
         task.freeze_backbone()

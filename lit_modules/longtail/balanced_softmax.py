@@ -1,5 +1,7 @@
 """Balanced softmax: each class's logit is raised by the logarithm of its training images while training.
 
+Loss: -log softmax(z + log n)_y; plain z at test time
+
 Ren, Yu, Sheng, Ma, Zhao, Yi and Li, "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020.
 https://arxiv.org/abs/2007.10740
 """

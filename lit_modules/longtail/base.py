@@ -65,9 +65,10 @@ class LongTailModule(TaskModule):
         seed: int = 0,
         gather_batch: bool = False,
     ) -> None:
-        super().__init__(backbone, labels, optimization, gather_batch)
-        _check_labels(labels)
         weighting = ClassWeighting(**(class_weights or {}))
+        # a weighted mean divides by the weights of the images at hand: those of all ranks
+        super().__init__(backbone, labels, optimization, gather_batch or weighting.kind != "none")
+        _check_labels(labels)
         self._check_options(weighting, mixup_alpha)
         self.classifier_kind = classifier
         self.classifier = self.new_classifier(classifier, scale)

@@ -1,5 +1,7 @@
 """BCL: contrast in which every class weighs the same in the denominator and has its centre in every batch.
 
+Loss: -log softmax(z + log π)_y + μ · contrast whose denominator averages each class, with the classes' centres
+
 Zhu, Wang, Chen, Chen and Jiang, "Balanced Contrastive Learning for Long-Tailed Visual Recognition", CVPR 2022.
 https://arxiv.org/abs/2207.09052. Heads and averages: github.com/FlamieZhu/Balanced-Contrastive-Learning.
 """

@@ -1,4 +1,7 @@
-"""Softmax cross-entropy, with the class weights of a training rule: the baseline of the field."""
+"""Softmax cross-entropy, with the class weights of a training rule: the baseline of the field.
+
+Loss: mean of -log softmax(z)_y, weighted by w_y / Σ w where the rule gives weights
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Class-balanced loss: weights by the effective number of images, on softmax, sigmoid or focal loss.
 
+Loss: w_y (-log softmax(z)_y), or the sigmoid or focal loss, w_c ∝ (1 - β) / (1 - β^n_c), Σ w = C
+
 Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
 https://arxiv.org/abs/1901.05555
 """
@@ -79,5 +81,9 @@ class ClassBalanced(LongTailModule):
         return {"classifier.bias"} if is_spared else set()
 
     def _start_at_even_odds(self) -> None:
-        if isinstance(self.classifier, nn.Linear):
-            nn.init.constant_(self.classifier.bias, -math.log(max(self.labels.num_classes - 1, 1)))
+        if not isinstance(self.classifier, nn.Linear):
+            raise ValueError(
+                f"task.loss_kind={self.loss_kind}: sigmoids start at even odds by a bias, and task.classifier=cosine "
+                "has none; choose task.classifier=linear, or task.loss_kind=softmax"
+            )
+        nn.init.constant_(self.classifier.bias, -math.log(max(self.labels.num_classes - 1, 1)))

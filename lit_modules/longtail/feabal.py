@@ -1,5 +1,7 @@
 """Feature-balanced loss: logits of rare classes are lowered in training by an amount that longer features shrink.
 
+Loss: -log softmax(z - γ(t) λ (log n_max - log n) / (max · |f|))_y, γ(t) rising to 1
+
 Li, Cheung and Jiang, "Feature-Balanced Loss for Long-Tailed Visual Recognition", ICME 2022; the authors' code:
 github.com/juyongjiang/FBL loss.py
 """

@@ -1,5 +1,7 @@
 """Focal loss: what is classified well already counts less.
 
+Loss: mean of (1 - p_y)^γ (-log p_y), p = softmax(z)
+
 Lin, Goyal, Girshick, He and Dollar, "Focal Loss for Dense Object Detection", ICCV 2017. https://arxiv.org/abs/1708.02002
 """
 

@@ -1,5 +1,7 @@
 """GML: maximise the geometric mean of the classes' mean probabilities, so that no class is left behind.
 
+Loss: ((1/|S|) Σ_{c in S} (-log p̄_c)^p)^(1/p), p̄_c the mean over class c in the batch of softmax(z + log n)_c
+
 Du and Wu, "No One Left Behind: Improving the Worst Categories in Long-Tailed Learning", CVPR 2023.
 https://arxiv.org/abs/2303.03630. The power of the mean: github.com/yuhao318/BTM methods.py, of the same group.
 """

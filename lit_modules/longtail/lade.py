@@ -1,5 +1,8 @@
 """LADE: cross-entropy under the source prior, and a regulariser that makes the logits log-likelihood ratios.
 
+Loss: -log softmax(z + log π)_y - α Σ_c π_c (mean of z_c over class c - T_c - λ T_c²), T_c a log-mean-exp of z_c - log
+π_c - log C
+
 Hong, Han, Choi, Seo, Kim and Chang, "Disentangling Label Distribution for Long-Tailed Visual Recognition", CVPR 2021.
 https://arxiv.org/abs/2012.00321
 """

@@ -1,5 +1,7 @@
 """LDAM: a margin for each class, larger for rarer ones; with the rule `drw` its deferred re-weighting.
 
+Loss: -log softmax(s (z - m))_y with cosines z, m_y = K n_y^(-1/4), max m = 0.5, the other margins 0
+
 Cao, Wei, Gaidon, Arechiga and Ma, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
 NeurIPS 2019. https://arxiv.org/abs/1906.07413
 """

@@ -1,5 +1,7 @@
 """Logit adjustment: the prior of the classes taken out of the logits, in the loss or after training.
 
+Loss: -log softmax(z + τ log π)_y, or after training the largest z - τ log π
+
 Menon, Jayasumana, Rawat, Jain, Veit and Kumar, "Long-Tail Learning via Logit Adjustment", ICLR 2021.
 https://arxiv.org/abs/2007.07314
 """

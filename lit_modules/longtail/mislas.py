@@ -103,6 +103,12 @@ class MiSLAS(LongTailModule):
         if stage == 2:
             self.freeze_backbone()
 
+    def freeze_backbone(self) -> None:
+        """Keep the backbone's weights as they are; the batch norms still train, if they are to move."""
+        super().freeze_backbone()
+        # the trainer leaves modes as it finds them
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> MiSLAS:
         """Set the mode; in stage 2 of the backbone the batch norms alone train, if they are to move."""
         super().train(mode)

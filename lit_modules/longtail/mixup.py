@@ -13,15 +13,18 @@ from lit_modules.base import Batch
 PARTNER_LABEL = "partner_label"
 OWN_SHARE = "own_share"
 
+# Last entry of a seed: NumPy takes seeds that differ by zeros at their end for one.
+SHARE_STREAM, PARTNER_STREAM = 1, 2
+
 
 def draw_share(alpha: float, seed: int, epoch: int, step: int) -> float:
     """Draw lambda from Beta(alpha, alpha), a pure function of (seed, epoch, step): the same on every rank."""
-    return float(np.random.default_rng([seed, epoch, step]).beta(alpha, alpha))
+    return float(np.random.default_rng([seed, epoch, step, SHARE_STREAM]).beta(alpha, alpha))
 
 
 def draw_partners(size: int, seed: int, epoch: int, step: int, rank: int) -> Tensor:
     """Draw a permutation of 0 .. size - 1, int64 (size,): a pure function of (seed, epoch, step, rank)."""
-    return torch.from_numpy(np.random.default_rng([seed, epoch, step, rank]).permutation(size))
+    return torch.from_numpy(np.random.default_rng([seed, epoch, step, rank, PARTNER_STREAM]).permutation(size))
 
 
 def mix(batch: Batch, share: float, partners: Tensor, keys: Sequence[str] = ("image", "feature")) -> dict[str, Tensor]:

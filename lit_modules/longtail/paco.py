@@ -1,5 +1,7 @@
 """PaCo: supervised contrast with learnable class centres, a momentum encoder and a queue of its keys.
 
+Loss: -Σ w_j log p_j / Σ w_j over [z + log π, f·k/T]: weight β for the own centre, α for keys of the class
+
 Cui, Zhong, Liu, Yu and Jia, "Parametric Contrastive Learning", ICCV 2021. https://arxiv.org/abs/2107.12028. What gets a
 gradient and which columns count: github.com/dvlab-research/Parametric-Contrastive-Learning PaCo/LT/losses.py.
 """

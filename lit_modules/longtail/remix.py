@@ -1,5 +1,7 @@
 """Remix: mixup whose label leans to the rarer class.
 
+Loss: λ_y CE(z, y_a) + (1 - λ_y) CE(z, y_b), λ_y = 0 or 1 where one class is κ times the other and λ small
+
 Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV Workshops 2020. https://arxiv.org/abs/2007.03943
 """
 

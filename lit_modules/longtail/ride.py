@@ -1,5 +1,7 @@
 """RIDE: experts over a shared stem, each trained by LDAM and pushed away from their mean; optionally routed.
 
+Loss: Σ over experts of LDAM(z_e) - λ T̄² KL(mean softmax ‖ softmax(z_e / T)), the mean without gradient
+
 Wang, Lian, Miao, Liu and Yu, "Long-Tailed Recognition by Routing Diverse Distribution-Aware Experts", ICLR 2021.
 https://arxiv.org/abs/2010.01809. What is summed and detached: github.com/frank-xwang/RIDE-LongTailRecognition.
 """
@@ -11,7 +13,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.class_weights import has_begun
@@ -20,6 +21,7 @@ from lit_modules.longtail.experts import ExpertClassifiers, ExpertModule
 from lit_modules.longtail.ldam import class_margins, ldam_loss
 from lit_modules.longtail.routing import ExpertRouter, experts_asked, prefix_means, routed_logits, routing_loss
 from lit_modules.longtail.teacher import Teacher, distillation_loss, load_teacher
+from lit_modules.metrics.share import Share
 from records.errors import UserError
 
 
@@ -127,7 +129,7 @@ class RIDE(ExpertModule):
         if stage not in (None, 1, 2):
             raise UserError(f"task.stage={stage}: choose 1 (the experts) or 2 (the routers)")
         self.routers = self._build_routers() if stage == 2 else None
-        self.share_asked = MeanMetric()
+        self.share_asked = Share()
         if self.routers is not None:
             self.freeze_backbone()
             self.classifier.requires_grad_(False)
@@ -172,7 +174,8 @@ class RIDE(ExpertModule):
         """Take in the predictions of one batch, and the share of the experts that its images ask."""
         super().collect(outputs, batch)
         if self.routers is not None:
-            self.share_asked.update(experts_asked(self._calls(outputs)) / self.experts)
+            asked = experts_asked(self._calls(outputs))
+            self.share_asked.update(asked.sum(), asked.numel() * self.experts)
 
     def further_metrics(self) -> dict[str, float]:
         """Return `experts_share`, the share in (0, 1] of the experts that images ask, where there are routers."""

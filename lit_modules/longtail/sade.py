@@ -1,5 +1,7 @@
 """SADE: three experts, trained for a long-tailed, a uniform and an inversely long-tailed test distribution.
 
+Loss: cross-entropy of three experts: of z, of z + log π, of z + log π - τ log π̄ with the prior reversed
+
 Zhang, Hooi, Hong and Feng, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic Long-Tailed Recognition",
 NeurIPS 2022. https://arxiv.org/abs/2107.09249
 """

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from launch import stages
 from launch.compose import compose_config
-from launch.stages import is_in_stages, run_stages, stage_command, stage_directory
+from launch.stages import Asked, is_in_stages, run_stages, stage_command, stage_directory, with_stage_settings
 from records.errors import UserError
 from records.result import RunRecord, read_result
 from records.run_directory import RunDirectory
@@ -23,8 +23,9 @@ def config(tmp_path):
     return composed
 
 
-def command(number, config, typed=()):
-    return stage_command(number, config, typed, RunDirectory(config.paths.run_dir))[2:]
+def command(number, config, typed=(), now=None):
+    asked = Asked(tuple(typed), tuple(typed if now is None else now))
+    return stage_command(number, config, asked, RunDirectory(config.paths.run_dir))[2:]
 
 
 def test_only_all_stages_of_a_training_are_run_by_the_parent(config):
@@ -54,6 +55,19 @@ def test_what_is_typed_wins_and_is_said_once(config):
     assert [text for text in texts if text.startswith("task.stage")] == ["task.stage=2"]
 
 
+def test_a_stage_that_is_run_alone_has_its_settings_and_what_is_typed_wins():
+    typed = ["task=crt", "task.stage=2", "init_from=somewhere", "trainer.max_epochs=3"]
+    found = with_stage_settings(typed)
+    assert found[-len(typed) :] == typed
+    own = dict(text.split("=") for text in found[: -len(typed)])
+    assert own["rule"] == "class_aware"
+    assert own["freeze"] == "backbone"
+    assert "trainer.max_epochs" not in own
+    assert with_stage_settings(found) == found
+    for whole in (["task=crt"], ["task=crt", "task.stage=null"], ["task=ce"], ["task=crt", "task.stage=1"]):
+        assert with_stage_settings(whole) == whole
+
+
 def test_a_debug_profile_beats_the_settings_of_a_stage(config):
     config.task.stages[0] = ["trainer.fast_dev_run=false", "trainer.max_epochs=7"]
     texts = command(1, config, ["debug=one_batch"])
@@ -64,7 +78,16 @@ def test_a_debug_profile_beats_the_settings_of_a_stage(config):
 def test_a_stage_that_was_begun_goes_on(config):
     stage = stage_directory(RunDirectory(config.paths.run_dir), 1)
     finish(stage, "interrupt")
-    assert command(1, config) == ["mode=train", f'run="{stage.path}"']
+    assert command(1, config, ["seed=3"], now=[]) == ["mode=train", f'run="{stage.path}"']
+    longer = command(1, config, ["seed=3", "trainer.max_epochs=9"], now=["run=somewhere", "trainer.max_epochs=9"])
+    assert longer == ["mode=train", f'run="{stage.path}"', "trainer.max_epochs=9"]
+
+
+def test_a_typed_group_takes_the_single_values_of_the_stage_with_it(config):
+    config.task.stages[1] = ["schedule=step", "schedule.milestones=[0.5]", "trainer.max_epochs=2"]
+    texts = command(2, config, ["schedule=cosine", "~callbacks.ema"])
+    assert [text for text in texts if "schedule" in text] == ["schedule=cosine"]
+    assert {"trainer.max_epochs=2", "~callbacks.ema"} <= set(texts)
 
 
 def finish(stage, how, *arguments):
@@ -80,7 +103,7 @@ def fake_stages(monkeypatch, config):
     """Let a stage's process write the record that `outcomes` holds for it; returns (outcomes, stages run)."""
     outcomes, begun = {}, []
 
-    def fake_command(number, config, typed, run):
+    def fake_command(number, config, asked, run):
         begun.append(number)
         outcomes[number](stage_directory(run, number))
         return [sys.executable, "-c", ""]
@@ -123,3 +146,23 @@ def test_a_stage_that_dies_without_a_word_is_named(config, fake_stages):
     outcomes[1] = lambda stage: shutil.rmtree(stage.path, ignore_errors=True)
     assert run_stages(config, []) == 1
     assert read_result(RunDirectory(config.paths.run_dir).result).reason == "stage 1: ended with exit code 0"
+
+
+def test_a_job_that_a_cluster_restarts_goes_on(config, fake_stages, monkeypatch):
+    outcomes, begun = fake_stages
+    outcomes[1] = lambda stage: finish(stage, "finish", {})
+    outcomes[2] = lambda stage: finish(stage, "interrupt")
+    assert run_stages(config, ["task=t"]) == 1
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    outcomes[2] = lambda stage: finish(stage, "finish", {"test/accuracy": 1.0})
+    assert run_stages(config, ["task=t"]) == 0
+    assert begun == [1, 2, 2]
+
+
+def test_another_rank_goes_by_its_own_process(config, fake_stages, monkeypatch):
+    outcomes, _ = fake_stages
+    monkeypatch.setattr(stages, "is_first_process", lambda: False)
+    monkeypatch.setattr(stages, "_complete", lambda *arguments: None)
+    outcomes[1] = outcomes[2] = lambda stage: None
+    assert run_stages(config, []) == 0

@@ -1,10 +1,13 @@
 """Mixup is a pure function of (seed, epoch, step, rank), judged against both labels; Remix leans to the rarer one."""
 
+import numpy as np
 import pytest
 import torch
 from slow_numbers import assert_equals_slow, draw, log_softmax
 from small_methods import at_epoch, small_batch, small_method
 
+from lit_modules.fewshot import blending
+from lit_modules.longtail import mixup
 from lit_modules.longtail.ce import CrossEntropy
 from lit_modules.longtail.gml import GML
 from lit_modules.longtail.mixup import dominant_label, draw_partners, draw_share, mix
@@ -89,3 +92,13 @@ def test_remix_takes_the_counts_of_the_two_labels():
     # image 0 loses its frequent label; image 1 keeps its rare one for 0.4, less than tau lets it win by
     expected = -(p[0, 3] + 0.4 * p[1, 3] + 0.6 * p[1, 0]) / 2
     assert module.loss(outputs, batch)["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_no_two_draws_of_a_step_share_their_random_numbers():
+    seeds = [
+        [5, 1, 2, mixup.SHARE_STREAM],
+        *([5, 1, 2, rank, mixup.PARTNER_STREAM] for rank in range(3)),
+        *([5, 1, 2, stream] for stream in (blending.CHOICE_STREAM, blending.BOX_STREAM)),
+    ]
+    first = [np.random.default_rng(seed).integers(2**63) for seed in seeds]
+    assert len(set(first)) == len(seeds)
