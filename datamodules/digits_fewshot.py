@@ -56,6 +56,11 @@ class DigitsFewShot(FewShotDataModule):
         """Features of a pool at positions int64 (n,): float32 (n, 128)."""
         return torch.from_numpy(gradient_histograms(self._grey[self._rows[pool][positions].numpy()]))
 
+    def pool_rows(self, pool: str) -> Tensor:
+        """Where the samples of a pool lie among all digits, int64 (N,)."""
+        assert self.pools
+        return self._rows[pool]
+
     def load_text(self) -> Tensor:
         """Describe the classes: the mean of a drawn digit's features over all hands, of unit length, (10, 128)."""
         drawn = np.stack([draw_digit(digit, hand) for digit in range(10) for hand in HANDS])

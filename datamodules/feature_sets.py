@@ -246,9 +246,20 @@ class FeatureDataModule(EpochLoaders):
         Raises:
             UserError: there is no such split.
         """
+        return self._set(split).labels
+
+    def features(self, split: str) -> Tensor:
+        """Features of a split in its order, float32 (N, D).
+
+        Raises:
+            UserError: there is no such split.
+        """
+        return self._set(split).features
+
+    def _set(self, split: str) -> FeatureSet:
         if split not in self.data.sets:
             raise UserError(f"there is no split {split!r}; the choices are {', '.join(self.data.sets)}")
-        return self.data.sets[split].labels
+        return self.data.sets[split]
 
     def training_view(self, epoch: int) -> FeatureView:
         """Make what the training loader of an epoch reads."""

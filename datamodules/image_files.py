@@ -84,6 +84,7 @@ class ImageFiles:
         labels: int64 (N,), or float (N, C) multi-hot.
         image_size: side S of the square images the network gets.
         resize: shorter side before the crop; None takes `default_resize`.
+        resampling: CLIP's transforms are bicubic.
 
     Raises:
         UserError: there is no image size, or `resize` is below it.
@@ -97,6 +98,7 @@ class ImageFiles:
         labels: torch.Tensor,
         image_size: int | None,
         resize: int | None = None,
+        resampling: Image.Resampling = Image.Resampling.BILINEAR,
     ) -> None:
         if len(names) != len(labels):
             raise ValueError(f"{len(names)} images but {len(labels)} labels")
@@ -109,6 +111,7 @@ class ImageFiles:
                 f"data.resize is {resize}, less than the image size {image_size}: a crop cannot be larger than what "
                 f"it is cut from; take {image_size} or more, or null for {default_resize(image_size)}"
             )
+        self._resampling = resampling
         self.folder = Path(folder)
         self.names = tuple(names)
         self.labels = labels
@@ -137,7 +140,7 @@ class ImageFiles:
         for place, position in enumerate(positions.tolist()):
             image = self._decode(position)
             box = framing(place, *image.size, size, resize)
-            square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            square = image.resize((size, size), self._resampling, box=box)
             pixels[place] = np.asarray(square).transpose(2, 0, 1)
         return torch.from_numpy(pixels)
 

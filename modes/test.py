@@ -10,7 +10,8 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from launch.paths import relocate
-from modes import build, screen
+from modes import build, encoders, screen
+from modes.encoding import makes_features
 from modes.life import Settings, live
 from modes.train import complete, describe, quieten_lightning, test
 from records.errors import UserError
@@ -42,12 +43,11 @@ def evaluate(settings: Settings, record: RunRecord) -> None:
     trained = RunDirectory(settings["run"])
     checkpoint = checkpoint_of(trained, settings["checkpoint"])
     L.seed_everything(settings["seed"], workers=True, verbose=False)
-    # the checkpoint holds every weight, so nothing needs to be fetched
-    backbone = build.build_backbone(
-        {**settings, "model": {**settings["model"], "pretrained": False, "weights_file": None}}
-    )
-    data = build.build_data(settings, backbone)
-    task = build.build_task(settings, backbone, data)
+    # the checkpoint holds every weight, so nothing needs to be fetched, unless data are made by the backbone first
+    weights = {} if makes_features(settings) else {"pretrained": False, "weights_file": None}
+    backbone = build.build_backbone({**settings, "model": {**settings["model"], **weights}})
+    data, seen_through = encoders.build_data(settings, backbone)
+    task = build.build_task(settings, backbone, data, **encoders.supplied(seen_through))
     trainer = build.build_trainer(settings, data)
     describe(record, task, data, trainer)
     record.describe(checkpoint_used=checkpoint.stem)

@@ -93,13 +93,15 @@ def fit(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory) -> N
     checkpoint = sound_checkpoint([run.last_checkpoint, run.best_checkpoint])
     if checkpoint:
         screen.say(f"Going on from the last whole epoch: {checkpoint}")
+    # Lightning leaves every module in the mode it finds it in; a task decides here what it keeps in evaluation mode
+    task.train()
     interruptible(lambda: trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True))
 
 
 def evaluate_untrained(trainer: L.Trainer, task: TaskModule, data: Any, run: RunDirectory, record: RunRecord) -> None:
-    """Test the weights that the task starts with, and keep them as the run's checkpoint."""
+    """Test the weights that the task starts with, and keep them as the run's checkpoint; a resumed run has it."""
     with record.measure("testing"):
-        test(trainer, task, data, None)
+        test(trainer, task, data, sound_checkpoint([run.last_checkpoint]))
     trainer.save_checkpoint(run.last_checkpoint)
     record.describe(checkpoint_used="last")
 

@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "report.md"
 
     @property
+    def html_report(self) -> Path:
+        """The same page as one HTML file with its pictures in it."""
+        return self.path / "report.html"
+
+    @property
     def plots(self) -> Path:
         """The folder of pictures; each PNG carries its own title and description."""
         return self.path / "plots"
@@ -71,6 +76,16 @@ class RunDirectory:
     def training_curves(self) -> Path:
         """Loss and validation metrics by epoch."""
         return self.plots / "training_curves.png"
+
+    @property
+    def class_counts(self) -> Path:
+        """Training images of every class."""
+        return self.plots / "class_counts.png"
+
+    @property
+    def training_images(self) -> Path:
+        """Some training images, as they are stored and as they are changed."""
+        return self.plots / "training_images.png"
 
     @property
     def class_recalls(self) -> Path:

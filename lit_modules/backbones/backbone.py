@@ -168,6 +168,11 @@ def build_backbone(
         raise UserError(
             f"model.image_size={image_size!r}: a whole number of pixels from 1 on, or null for the model's own"
         )
+    if source != "open_clip" and options.get("train_text"):
+        raise UserError(
+            f"model.train_text=true: of source {source} no model has a text tower; take model=clip_vit_b32 or another "
+            "of open_clip (the extra clip), or a task that needs no text"
+        )
     chosen = _three_numbers("mean", mean) | _three_numbers("std", std)
     path = Path(weights_file).expanduser() if weights_file else None
     # As in timm, an option of None is left to the architecture, so that a YAML can show it without choosing.

@@ -95,6 +95,15 @@ class ClipTowers(nn.Module):
 
         What is longer than the text tower reads is cut off, with a `RunWarning`.
         """
+        return self.encode_tokens(self.tokens(sentences))
+
+    @property
+    def has_trainable_text(self) -> bool:
+        """Whether the text tower is part of the module."""
+        return not self._aside
+
+    def tokens(self, sentences: Sequence[str]) -> Tensor:
+        """Return the tokens of sentences, int64 (n, L), zeros behind the end; what is longer is cut off and said."""
         tokens = self._tokenize(list(sentences))
         full = int((tokens[:, -1] != 0).sum())
         if full:
@@ -102,16 +111,22 @@ class ClipTowers(nn.Module):
                 f"{full} sentences fill all {tokens.shape[1]} tokens that the text encoder reads; what is longer is "
                 "cut off. Shorten the templates or the class names",
                 RunWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
+        return tokens
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Map tokens int64 (n, L) to features (n, D), of any length, on the image tower's device."""
         device = next(self.visual.parameters()).device
         text = self.text_tower.to(device)
         features: Tensor = text(tokens.to(device))
         return features
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute activations of the image tower in the backward pass."""
+        """Recompute activations in the backward pass: of the image tower, and of a text tower that trains."""
         self.visual.set_grad_checkpointing(enable)  # type: ignore[operator]
+        if self.has_trainable_text:
+            self.text.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the image tower exempts from weight decay."""

@@ -1,5 +1,7 @@
 """APE: Tip-Adapter on the feature channels that tell classes apart, its keys weighed by what CLIP makes of them.
 
+Loss: logits 100 f·t + α exp(-β (1 - f'·keys')) · weights · one-hot, ' for the chosen channels
+
 Zhu et al., "Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior Refinement", ICCV 2023, sections 3.1
 and 3.2 (the training-free APE).
 """

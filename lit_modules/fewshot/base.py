@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
-from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
+from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.fewshot.head import FewShotHead, State
-from lit_modules.metrics.open_domain import open_domain_metrics
-from lit_modules.metrics.per_class import ClassRecognition, RecognitionResult
+from lit_modules.fewshot.recognition import RecognitionModule
+from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization
 from lit_modules.precision import full_precision
 from records.errors import UserError
@@ -28,7 +28,7 @@ TEST_LEAK = (
 )
 
 
-class FewShotModule(TaskModule):
+class FewShotModule(RecognitionModule):
     """Any `FewShotHead` in a run: fitted when training starts, before the only epoch there is.
 
     The head takes whole arrays from the data: `support_features`, `support_labels`, `text_features`,
@@ -53,15 +53,11 @@ class FewShotModule(TaskModule):
         optimization: Optimization,
         metric: ClassRecognition,
     ) -> None:
-        super().__init__(backbone, labels, optimization)
-        if labels.multi_label:
-            raise UserError("few-shot heads need one class per image, and these data have several: choose other data")
+        super().__init__(backbone, labels, optimization, metric)
         self.classifier = classifier
-        self.metric = metric
         self.freeze_backbone()
         # a run without a parameter takes no steps, and one without steps leaves no checkpoints
         self.idle = nn.Parameter(torch.zeros(()))
-        self.recognition_result: RecognitionResult | None = None
 
     @property
     def transductive(self) -> bool:
@@ -103,22 +99,6 @@ class FewShotModule(TaskModule):
         self.log_dict(chosen, on_step=False, on_epoch=True, batch_size=len(batch["index"]))
         return 0 * self.idle
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect the predictions of one batch."""
-        self._collect(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect the predictions of one batch."""
-        self._collect(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the validation part as `val/NAME`."""
-        self._judge("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics of the test part as `test/NAME`, and keep the result for pictures."""
-        self.recognition_result = self._judge("test")
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the fitted state."""
         checkpoint[STATE_KEY] = dict(self.classifier.state)
@@ -138,7 +118,7 @@ class FewShotModule(TaskModule):
         validation = _pair(data.validation_features, data.validation_labels)
         if getattr(self.classifier, "selects_on_test", False):
             warnings.warn(TEST_LEAK, RunWarning, stacklevel=2)
-            validation = (data.unlabelled_features, data.labels("test"))
+            validation = (data.features("test"), data.labels("test"))
         self.classifier.fit(
             self._moved(data.support_features),
             self._moved(data.support_labels),
@@ -150,18 +130,6 @@ class FewShotModule(TaskModule):
 
     def _moved(self, part: Tensor | None) -> Tensor | None:
         return None if part is None else part.to(self.device)
-
-    def _collect(self, batch: Batch) -> None:
-        self.metric.update(self(batch)["logits"], batch["label"], batch["index"])
-
-    def _judge(self, stage: str) -> RecognitionResult:
-        result = self.metric.compute()
-        self.metric.reset()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        seen: Tensor | None = getattr(data, "seen_classes", None)
-        extra = {} if seen is None else open_domain_metrics(result.confusion, seen.cpu().numpy())
-        self.log_metrics(stage, {**result.metrics, **extra})
-        return result
 
 
 def _pair(features: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:

@@ -116,7 +116,7 @@ class Cascade(nn.Module):
     @property
     def transductive(self) -> bool:
         """Whether the fit looked at the unlabelled images that are judged."""
-        return any(head.transductive for head in self.heads.values())  # type: ignore[union-attr]
+        return any(getattr(head, "transductive", False) for head in self.heads.values())
 
     @property
     def facts(self) -> dict[str, float]:
@@ -145,9 +145,7 @@ class Cascade(nn.Module):
             own = {name: state[key] for key, (kind, _, name) in parts.items() if kind == place}
             head.state = own  # type: ignore[assignment]
 
-    def fit(
-        self, sources: Mapping[str, Source], labels: Tensor, validation_labels: Tensor | None = None
-    ) -> None:
+    def fit(self, sources: Mapping[str, Source], labels: Tensor, validation_labels: Tensor | None = None) -> None:
         """Fit every head on the support of its stage's classes.
 
         Args:
@@ -242,6 +240,11 @@ def _source(stage: Stage, encoder: str, sources: Mapping[str, Source]) -> Source
     return sources[encoder]
 
 
+def _size(head: FewShotHead) -> int:
+    """Return how many numbers a head has learnt; settings that are one number each are none of them."""
+    return sum(value.numel() for value in head.state.values() if value.is_floating_point() and value.ndim)
+
+
 def _within(labels: Tensor, classes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Return which labels (N,) are among the classes (c,), bool (N,), and the place of each of those there."""
     place = torch.full((num_classes,), -1, dtype=torch.int64, device=labels.device)
@@ -309,15 +312,11 @@ class CascadeModule(FewShotModule):
         """
         if not self.encoder_sizes:
             return {}
-        reads_text = {
-            stage.name: self.classifier._head(stage, next(iter(stage.encoders))).needs_text
-            for stage in self.classifier.graph.stages
-        }
-        sizes = {
-            key: sum(value.numel() for value in head.state.values() if value.is_floating_point() and value.ndim)
-            for key, head in self.classifier.heads.items()
-        }
-        return parameter_report(self.classifier.graph, self.encoder_sizes, reads_text, sizes)
+        stages = self.classifier.graph.stages
+        heads = {(one.name, encoder): self.classifier._head(one, encoder) for one in stages for encoder in one.encoders}
+        uses_text = {name: head.uses_text for (name, _), head in heads.items()}
+        sizes = {f"{name}:{encoder}": _size(head) for (name, encoder), head in heads.items()}
+        return parameter_report(self.classifier.graph, self.encoder_sizes, uses_text, sizes)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the share of images that the cascade gets wrong; classes that a stage rules out have no likelihood."""
@@ -341,8 +340,8 @@ class CascadeModule(FewShotModule):
             if found is not None and found != wanted:
                 raise UserError(
                     f"task.graph.{stage.name}: the run of task.encoders.{encoder} was trained on {len(found)} classes "
-                    f"({found[0]}, ...), and the stage judges {len(wanted)} ({wanted[0]}, ...); they must be the same, in "
-                    "the same order: train it on these classes (data=jittor_images data.only=[PREFIX])"
+                    f"({found[0]}, ...), and the stage judges {len(wanted)} ({wanted[0]}, ...); they must be the "
+                    "same, in the same order: train it on these classes (data=jittor_images data.only=[PREFIX])"
                 )
 
     def _fit(self, data: Any) -> None:

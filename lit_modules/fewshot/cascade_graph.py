@@ -133,15 +133,17 @@ def class_groups(
 def combine(scores: Sequence[Tensor], shares: Sequence[float], calibration: Calibration) -> Tensor:
     """Return logits (N, C) of several encoders' scores (N, C), each calibrated before they are added.
 
-    `softmax` adds probabilities, and gives their logarithm; `zscore` adds scores whose mean over the classes of an image
-    is 0 and whose standard deviation is 1; `none` adds them as they are. Shares are divided by their sum.
+    `softmax` adds probabilities, and gives their logarithm; `zscore` adds scores whose mean over an image's classes is
+    0 and whose standard deviation is 1; `none` adds them as they are. Shares are divided by their sum.
 
     Raises:
         ValueError: an unknown calibration.
     """
     weights = [share / sum(shares) for share in shares]
     if calibration == "softmax":
-        terms = [score.double().log_softmax(dim=-1) + torch.tensor(w).double().log() for score, w in _pairs(scores, weights)]
+        terms = [
+            score.double().log_softmax(dim=-1) + torch.tensor(w).double().log() for score, w in _pairs(scores, weights)
+        ]
         return torch.stack(terms).logsumexp(dim=0)
     if calibration == "zscore":
         return torch.stack([w * _standardised(score.double()) for score, w in _pairs(scores, weights)]).sum(dim=0)

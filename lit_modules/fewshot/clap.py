@@ -1,5 +1,7 @@
 """CLAP: a linear probe that starts at the text embeddings and is held near them, class by class, without validation.
 
+Loss: -log softmax(100 f·w)_y + mean over classes of λ_k |w_k - t_k|²
+
 Silva-Rodriguez, Hajimiri, Ben Ayed and Dolz, "A Closer Look at the Few-Shot Adaptation of Large Vision-Language
 Models", CVPR 2024, equations 5 to 9.
 """

@@ -24,21 +24,21 @@ class EncoderSize:
 
 
 def parameter_report(
-    graph: Graph, encoders: Mapping[str, EncoderSize], reads_text: Mapping[str, bool], heads: Mapping[str, int]
+    graph: Graph, encoders: Mapping[str, EncoderSize], uses_text: Mapping[str, bool], heads: Mapping[str, int]
 ) -> dict[str, int]:
     """Return `loaded` (each encoder once, and all heads), `used` (the sum over the stages), and `STAGE` for each stage.
 
-    A stage uses the image towers of its encoders, the text towers where its head reads text, and its heads.
+    A stage uses the image towers of its encoders, the text towers where its head uses text, and its heads.
 
     Args:
         graph: the stages.
         encoders: every encoder that is loaded, and its size; one that a stage names and that is not here counts 0.
-        reads_text: stage to whether its head reads text.
+        uses_text: stage to whether its head uses text.
         heads: `STAGE:ENCODER` to the parameters of a head.
     """
     stages = {
         stage.name: sum(
-            _used(encoders.get(encoder, EncoderSize(0)), reads_text[stage.name]) + heads[f"{stage.name}:{encoder}"]
+            _used(encoders.get(encoder, EncoderSize(0)), uses_text[stage.name]) + heads[f"{stage.name}:{encoder}"]
             for encoder in stage.encoders
         )
         for stage in graph.stages

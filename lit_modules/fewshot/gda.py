@@ -1,5 +1,7 @@
 """GDA: Gaussian discriminant analysis with one shared covariance, added to CLIP's own logits.
 
+Loss: logits 100 f·t + α (f Σ⁻¹ μ_k - μ_k Σ⁻¹ μ_k / 2 - log C)
+
 Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024, equations 4 to 8.
 """
 

@@ -28,6 +28,7 @@ class FewShotHead(nn.Module):
     Attributes:
         transductive: the fit looks at the (unlabelled) images that are judged.
         needs_support, needs_text: without these there is nothing to fit.
+        uses_text: text, where it is given, has a say: a text encoder then counts as used.
         needs_every_class: each class must have a support image.
         state: what was fitted, plain tensors; those with one number are settings and scores worth logging.
     """
@@ -35,6 +36,7 @@ class FewShotHead(nn.Module):
     transductive: ClassVar[bool] = False
     needs_support: ClassVar[bool] = True
     needs_text: ClassVar[bool] = True
+    uses_text: ClassVar[bool] = True
     needs_every_class: ClassVar[bool] = False
 
     def __init__(self) -> None:

@@ -1,5 +1,7 @@
 """InMaP: text embeddings moved into image space by pseudo-labels of the images that are judged. Transductive.
 
+Loss: cross-entropy of softmax(F W / τ) against the pseudo-labels Sinkhorn(softmax(F T / τ_t)), W on the sphere
+
 Qian, Xu and Hu, "Intra-Modal Proxy Learning for Zero-Shot Visual Categorization with CLIP", NeurIPS 2023, equations
 6 to 11; figures and step rule from the authors' code (github.com/idstcv/InMaP).
 """

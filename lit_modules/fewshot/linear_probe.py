@@ -1,5 +1,7 @@
 """Linear probe: logistic regression on the features, by scikit-learn.
 
+Loss: Σ -log softmax(W f + b)_y + |W|² / (2 C)
+
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, appendix A.3; the
 search for C is that of Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022: powers of 100, then
 steps of bisection around the best.
@@ -33,6 +35,7 @@ class LinearProbe(FewShotHead):
     """
 
     needs_text = False
+    uses_text = False
     needs_every_class = True
 
     def __init__(

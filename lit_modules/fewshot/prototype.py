@@ -1,5 +1,7 @@
 """Nearest prototype: the class whose mean support feature is nearest, the text embedding mixed in where wanted.
 
+Loss: logits 100 f·normalise((1 - a) mean of class + a t)
+
 Snell, Swersky and Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017 (the classifier, on frozen
 features and with cosines); the mix with text is the usual way of moving CLIP's weights towards the support.
 """

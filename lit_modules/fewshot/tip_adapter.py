@@ -1,5 +1,7 @@
 """Tip-Adapter: the support as a cache of keys, whose labels are added to CLIP's logits by similarity.
 
+Loss: logits 100 f·t + α exp(-β (1 - f·keys)) · one-hot
+
 Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022, equations 4 to 6.
 """
 

@@ -1,5 +1,7 @@
 """Tip-Adapter-F: Tip-Adapter whose keys are trained.
 
+Loss: -log softmax of Tip-Adapter's logits, the keys trained
+
 Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022, section 3.2.
 """
 

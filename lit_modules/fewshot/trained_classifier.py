@@ -24,6 +24,7 @@ class TrainedClassifier(FewShotHead):
 
     needs_support: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
+    uses_text: ClassVar[bool] = False
 
     def solve(self, episode: Episode) -> State:
         """Note the number of classes.

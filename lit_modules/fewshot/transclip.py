@@ -1,5 +1,7 @@
 """TransCLIP: a Gaussian mixture over the images that are judged, held to CLIP's predictions and their neighbours'.
 
+Loss: -Σ z log p(f | μ, σ) - Σ w_ij z_i·z_j + λ Σ KL(z ‖ softmax(100 f·t)), in turn over z, μ, σ
+
 Zanella, Gerin and Ben Ayed, "Boosting Vision-Language Models with Transduction", NeurIPS 2024, equations 1 to 9.
 Written from the paper. Transductive.
 """
@@ -27,10 +29,10 @@ def nearest(features: Tensor, pool: Tensor, neighbours: int, own: bool) -> tuple
     Args:
         features: (..., N, D).
         pool: (..., P, D).
-        neighbours: k; the whole pool where it is smaller.
+        neighbours: k; the whole pool where it is smaller, and none where an image is alone in it.
         own: feature i is row i of the pool, and no neighbour of itself.
     """
-    k = min(neighbours, pool.shape[-2] - own)
+    k = max(min(neighbours, pool.shape[-2] - own), 0)
     values, places = [], []
     for start in range(0, features.shape[-2], BLOCK):
         affinity = features[..., start : start + BLOCK, :] @ pool.mT
@@ -53,7 +55,7 @@ def neighbour_votes(weights: Tensor, places: Tensor, assignment: Tensor) -> Tens
     size, k = places.shape[-2:]
     rows = places.flatten(-2).unsqueeze(-1).expand(*places.shape[:-2], size * k, assignment.shape[-1])
     chosen = assignment.gather(-2, rows).unflatten(-2, (size, k))
-    return (weights.unsqueeze(-1) * chosen).mean(dim=-2)
+    return (weights.unsqueeze(-1) * chosen).sum(dim=-2) / max(k, 1)
 
 
 def log_likelihood(features: Tensor, means: Tensor, variance: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """CLIP's zero-shot classifier: the class whose text embedding is nearest.
 
+Loss: logits 100 f·t
+
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
 """
 

@@ -1,0 +1,113 @@
+"""The data of a run whose task looks through several encoders: `task.encoders`, beside `model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from omegaconf import OmegaConf
+
+from datamodules.joined_features import JoinedFeatures
+from launch.problems import as_text
+from launch.stored import stored_config
+from lit_modules.backbones.backbone import Backbone
+from lit_modules.backbones.frozen_encoder import FrozenEncoder
+from lit_modules.backbones.weights_file import read_state_dict
+from lit_modules.fewshot.cascade import MODEL
+from lit_modules.fewshot.encoder_parameters import EncoderSize, refuse_too_many
+from lit_modules.fewshot.trained_classifier import ClassifierEncoder
+from modes import build
+from modes.encoding import device_of, makes_features, progress
+from modes.initial import checkpoint_of_source
+from modes.life import Settings
+from records.errors import UserError
+from records.run_directory import open_run
+
+Encoders = Mapping[str, FrozenEncoder | ClassifierEncoder]
+FEATURES_ALREADY = (
+    "task.encoders: these data are features already, of one encoder; choose data of images (data=fewshot, "
+    "data=jittor), or set task.encoders={} and let the stages use `model` alone"
+)
+
+
+def build_data(settings: Settings, backbone: Backbone) -> tuple[Any, Encoders]:
+    """Build and read the data; where the task names further encoders, once for each of them, and joined.
+
+    Returns:
+        the data, and the encoders of a task that knows of such; none where features were made elsewhere.
+
+    Raises:
+        UserError: an encoder cannot be built or has nothing to encode, or they exceed `task.parameter_limit`.
+    """
+    if "encoders" not in settings["task"]:
+        return build.build_data(settings, backbone), {}
+    further = {name: node for name, node in (settings["task"]["encoders"] or {}).items() if node is not None}
+    if not makes_features(settings):
+        if further:
+            raise UserError(FEATURES_ALREADY)
+        return build.build_data(settings, backbone), {}
+    encoders = _build_encoders(further, backbone, device_of(settings["trainer"]["accelerator"]))
+    refuse_too_many(sizes(encoders), settings["task"].get("parameter_limit"))
+    data = build.build_data(settings, backbone) if not further else _joined_data(settings, encoders)
+    return data, encoders
+
+
+def _build_encoders(further: Mapping[str, Mapping[str, Any]], backbone: Backbone, device: str) -> Encoders:
+    if MODEL in further:
+        raise UserError(f"task.encoders.{MODEL}: this name is that of the run's own model; choose another one")
+    own = FrozenEncoder(backbone, device)
+    return {MODEL: own, **{name: _encoder(name, node, device) for name, node in further.items()}}
+
+
+def _joined_data(settings: Settings, encoders: Encoders) -> JoinedFeatures:
+    parts: dict[str, Any] = {name: build.new_data(settings, one.image_size) for name, one in encoders.items()}
+    data = JoinedFeatures(parts)
+    with progress(", ".join(encoders)) as report:
+        for name, part in data.parts.items():
+            part.attach_encoder(encoders[name], report)
+        data.setup("fit")
+    return data
+
+
+def sizes(encoders: Encoders) -> dict[str, EncoderSize]:
+    """Return the size of every encoder, and the classes of those that are classifiers."""
+    return {
+        name: EncoderSize(**encoder.parameters, class_names=getattr(encoder, "class_names", None))
+        for name, encoder in encoders.items()
+    }
+
+
+def supplied(encoders: Encoders) -> dict[str, Any]:
+    """Return what a task is told of its encoders; nothing where it has none."""
+    return {"encoders": sizes(encoders)} if encoders else {}
+
+
+def _encoder(name: str, node: Mapping[str, Any], device: str) -> FrozenEncoder | ClassifierEncoder:
+    if "run" in node:
+        return _trained(name, str(node["run"]), device)
+    if "_target_" not in node:
+        raise UserError(f"task.encoders.{name}: name a run (run=DIR), or a model as conf/model does (_target_, ...)")
+    backbone: Backbone = build.build(node, build.METADATA["model"])
+    return FrozenEncoder(backbone, device)
+
+
+def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
+    """Build what a run has trained, with the weights of its best checkpoint, or its last."""
+    run = open_run(place)
+    config, problems = stored_config(run, ())
+    if config is None:
+        raise UserError(f"task.encoders.{name}.run={place}: {as_text(problems)}")
+    settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    backbone = build.build_backbone(
+        {**settings, "model": {**settings["model"], "pretrained": False, "weights_file": None}}
+    )
+    data: Any = build.build_data(settings, backbone)
+    task = build.build_task(settings, backbone, data)
+    state = read_state_dict(checkpoint_of_source(run.path), f"task.encoders.{name}.run")
+    missing, _ = task.load_state_dict(state, strict=False)
+    if missing:
+        raise UserError(
+            f"task.encoders.{name}.run={place}: the checkpoint lacks {missing[0]}; name a run of task=finetune"
+        )
+    return ClassifierEncoder(task, data.class_names, torch.device(device))
