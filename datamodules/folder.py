@@ -44,7 +44,7 @@ class Folder(ImageFileSplit):
         entries, strangers = [], Counter[str]()
         for top, part in folders.items():
             for folder in _folders_in(top):
-                found, others = _images_below(folder)
+                found, others = images_below(folder)
                 strangers.update(others)
                 names = [str(path.relative_to(self.image_folder)) for path in found]
                 entries += [Entry(name, (number[folder.name],), part, folder, 0) for name in names]
@@ -100,8 +100,8 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _images_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the images below a class folder in order of their names, and the suffixes of the other files."""
+def images_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images below a folder in order of their names, without hidden ones, and the other files' suffixes."""
     known = Image.registered_extensions()
     images, others = [], []
     for path in sorted(folder.rglob("*")):

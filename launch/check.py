@@ -25,6 +25,8 @@ from launch.targets import check_target_names
 
 SEVERAL_CHOICES = ("callbacks", "logger")
 GROUPS_WITHOUT_CHOICE = ("experiment",)
+# These need a run's own data for its own samples alone.
+USES_OF_A_RUN = ("predict", "encode", "search")
 # Lightning's own arguments take several types each, which its annotations know; these two are ours
 OWN_TRAINER_KEYS = ("trainer.compile", "trainer.on_nonfinite")
 
@@ -285,7 +287,7 @@ def _check_mode(config: dict[str, Any]) -> Iterator[Problem]:
 
 def _check_paths(config: dict[str, Any]) -> Iterator[Problem]:
     data = config["data"]
-    root = data.get("root")
+    root = None if config["mode"] in USES_OF_A_RUN else data.get("root")
     if root is not None and not data.get("download", False) and not Path(root).is_dir():
         mend = "set data.root=FOLDER, or the folder above it by paths.data_dir=FOLDER or the variable DATA_DIR"
         if "download" in data:

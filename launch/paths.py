@@ -7,13 +7,15 @@ from typing import Any
 
 PATH_KEYS = frozenset(
     {
-        "run", "runs", "image", "images", "init_from",
+        "run", "runs", "image", "images", "image_dir", "image_root", "database", "add", "remove", "init_from", "into",
         "data.root", "data.split_file", "data.file", "data.image_dir", "data.lists_dir", "data.class_names",
         "model.weights_file",
         "hydra.run.dir", "hydra.sweep.dir", "sweep.resume",
     }
 )  # fmt: skip
 PATH_PREFIX = "paths."
+TEXT_KEYS = frozenset({"baseline", "title"})
+"""Keys of words for people, which hold blanks and signs of Hydra's grammar too."""
 
 
 def is_path_key(key: str) -> bool:
@@ -31,7 +33,8 @@ def quote_paths(overrides: list[str], multirun: bool) -> list[str]:
 
 def _quote(override: str, multirun: bool) -> str:
     key, equals, value = override.partition("=")
-    if not equals or not is_path_key(key.lstrip("+")) or not value or _is_grammar(value, multirun):
+    is_quoted = is_path_key(key.lstrip("+")) or key in TEXT_KEYS
+    if not equals or not is_quoted or not value or _is_grammar(value, multirun):
         return override
     escaped = _home(value).replace('"', '\\"')
     trailing_backslash = "\\" if escaped.endswith("\\") else ""
