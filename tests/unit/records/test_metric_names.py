@@ -32,6 +32,13 @@ def test_counts_statistics_and_bounds_are_no_scores():
         assert not is_score(f"val/{name}")
 
 
+def test_scores_before_a_new_training_are_told_like_those_after_it_and_chosen_settings_are_no_scores():
+    assert is_count("test/before_zero_recall_classes")
+    assert is_score("test/before_accuracy")
+    assert not is_score("val/tau")
+    assert title_of("test/before_hm") == "before HM"
+
+
 def test_an_interval_belongs_to_its_metric():
     low, high = bounds_of("test/map@all")
     metrics = {"test/map@all": 0.5, low: 0.4, high: 0.6, "test/accuracy": 0.9, "test/orphan_low": 0.1}

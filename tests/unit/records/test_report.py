@@ -7,6 +7,7 @@ import yaml
 from records import environment
 from records.errors import UserError
 from records.figures import precision_recall_picture
+from records.labels_file import KnownLabels, write_labels
 from records.metrics_file import columns_of, write_rows
 from records.report import write_report
 from records.result import RunRecord
@@ -62,6 +63,18 @@ def test_report_of_a_finished_run(run):
     assert f"`{'a' * 40}` with uncommitted changes" in page
     assert "python run.py task=greedyhash\n" in page
     assert "python run.py run=outputs/a\n" in page
+
+
+def test_the_page_is_one_html_file_too(run):
+    write_labels(run, KnownLabels(("cat", "dog & co"), (30, 1), False, {"train": 31}))
+    page = complete(run)
+    html = run.html_report.read_text(encoding="utf-8")
+    assert "![Training images of 2 classes](plots/class_counts.png)" in page
+    assert "imbalance ratio 30.0" in html
+    assert html.count('src="data:image/png;base64,') == page.count("![") == 3
+    headings = re.findall("^## (.+)$", page, flags=re.MULTILINE)
+    assert re.findall(r"<h2[^>]*>(.+)</h2>", html) == headings
+    assert "no picture" not in html
 
 
 def test_warnings_stand_on_top_in_one_line_each(run):

@@ -131,7 +131,7 @@ def test_the_summary_is_three_files(tmp_path: Path) -> None:
 def test_without_a_completed_job_there_is_no_picture(tmp_path: Path) -> None:
     write_json(tmp_path / "0" / "result.json", to_json(result("seed=0", status="failed", reason="x")))
     write_summary(tmp_path, "again")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["0", "summary.csv", "summary.md"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["0", "summary.csv", "summary.html", "summary.md"]
 
 
 def test_a_picture_has_a_line_for_each_setting_and_says_what_it_left_out() -> None:
