@@ -1,4 +1,4 @@
-"""Launchers and sweepers that come with an extra: missed before Hydra looks for them, so that the error names it."""
+"""Choices that come with an extra: missed before anything looks for its package, so that the error names the extra."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ PLUGINS = {
     ("hydra/launcher", "submitit_slurm"): ("hydra_plugins.hydra_submitit_launcher", "sweep"),
     ("hydra/launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
 }
+CLIP_MODELS = "clip_"
+"""What the names of the models begin with that need the extra `clip`."""
 
 
 def check_plugin(group: str, name: Any) -> Iterator[Problem]:
-    """Yield a problem where the choice `name` of `group` needs a plugin of Hydra that is not installed.
+    """Yield a problem where the choice `name` of `group` needs a package that is not installed: a plugin, or open_clip.
 
-    `group` is `hydra/launcher`, `hydra/sweeper`, or `sweep`, whose files name a launcher or a sweeper of Hydra's.
+    `group` is `model`, `hydra/launcher`, `hydra/sweeper`, or `sweep`, whose files name a launcher or a sweeper of
+    Hydra's.
     """
+    if group == "model" and str(name).startswith(CLIP_MODELS) and not _is_installed("open_clip"):
+        mend = "install the extra: pip install -e '.[clip]'"
+        yield Problem(group, f"model={name} needs open_clip, which is not installed", mend=mend)
     wanted = _overrides_of(str(name)) if group == "sweep" else [(group, str(name))]
     for choice in wanted:
         module, extra = PLUGINS.get(choice, ("", ""))

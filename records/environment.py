@@ -37,7 +37,10 @@ RANK_VARIABLES = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GR
 
 
 def is_first_process() -> bool:
-    """Tell whether this process is alone, or the one of a distributed run that writes files."""
+    """Tell whether this process is alone, or the one of a distributed run that writes files.
+
+    The one definition of the first rank: Lightning's `rank_zero_only` is told by it (`modes.life`).
+    """
     return all(os.environ.get(name, "0") in ("", "0") for name in RANK_VARIABLES)
 
 
