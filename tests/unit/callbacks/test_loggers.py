@@ -11,6 +11,8 @@ from callbacks import loggers
 from callbacks.loggers import choose_mode, wandb_logger
 from records.errors import UserError
 from records.notices import RunWarning
+from records.result import RunRecord
+from records.run_directory import RunDirectory
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +111,41 @@ def test_identity_is_kept_for_a_resumed_run(monkeypatch, tmp_path):
     assert (tmp_path / "run" / "wandb" / "run_id.txt").read_text() == "abc123\n"
     assert calls[0]["resume"] == "allow"
     assert (calls[0]["name"], calls[0]["tags"], calls[0]["dir"]) == ("run", ["seed0"], str(tmp_path / "run"))
+
+
+def test_a_run_is_called_by_what_was_typed(monkeypatch, tmp_path):
+    calls = with_init(monkeypatch, lambda **settings: Run("abc"))
+    run = RunDirectory(tmp_path / "2026")
+    typed = ["task.bits=32", "seed=1", "mode=train", "logger=wandb", "logger.wandb.offline=true", "paths.run_dir=x"]
+    RunRecord.start(
+        run,
+        task="t",
+        model="m",
+        data="d",
+        mode="train",
+        seed=1,
+        overrides=typed,
+        command="c",
+        resume_command="r",
+    )
+    for name, shown in ((None, "bits=32 seed=1"), ("mine", "mine")):
+        wandb_logger(str(run.path), "project", name=name, offline=True).log_metrics({"a": 1.0}, step=1)
+        assert calls[-1]["name"] == shown
+
+
+def test_artifacts_are_named(tmp_path):
+    assert wandb_logger(str(tmp_path), "p", offline=True, artifacts=["codes"]).artifacts == ("codes",)
+    with pytest.raises(UserError, match=r"artifacts=\['weights'\]; choices: checkpoints, codes"):
+        wandb_logger(str(tmp_path), "p", offline=True, artifacts=["codes", "weights"])
+
+
+def test_what_fails_while_it_is_told_is_a_warning(monkeypatch, tmp_path):
+    with_init(monkeypatch, lambda **settings: Run("abc"))
+    logger = wandb_logger(str(tmp_path), "p", offline=True)
+    logger.record(lambda run: run.log({"table": 1}))
+    assert logger.experiment.logged == [{"table": 1}]
+    with pytest.warns(RunWarning, match="left alone from here on"):
+        logger.record(lambda run: run.no_such_thing())
 
 
 def test_failed_start_falls_back_to_offline(monkeypatch, tmp_path):

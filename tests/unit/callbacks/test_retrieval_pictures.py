@@ -40,7 +40,7 @@ class Data:
 
 
 def run_at(trainer_zero, data):
-    return SimpleNamespace(is_global_zero=trainer_zero, datamodule=data)
+    return SimpleNamespace(loggers=[], global_step=0, is_global_zero=trainer_zero, datamodule=data)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
