@@ -18,6 +18,8 @@ from callbacks.metrics_table import MetricsTable
 from records.atomic_file import write_text
 from records.errors import UserError
 from records.notices import RunWarning
+from records.override_set import override_settings, short_name
+from records.result import read_result
 from records.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3.0
 DEFAULT_SERVER = "https://api.wandb.ai"
+
+ARTIFACTS = ("checkpoints", "codes")
+NO_NAME = ("mode", "run", "logger", "paths.", "trainer.accelerator", "trainer.devices")
+"""Beginnings of overrides that are no part of a run's name."""
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -51,6 +57,7 @@ def wandb_logger(
     name: str | None = None,
     tags: list[str] | None = None,
     offline: bool | Literal["auto"] = "auto",
+    artifacts: list[str] | None = None,
 ) -> SteadyWandbLogger:
     """Build the W&B logger of a run.
 
@@ -64,21 +71,26 @@ def wandb_logger(
         entity: user or team; None for the account's own.
         group: W&B groups runs by this, for instance the name of a sweep.
         job_type: for instance the task.
-        name: shown name of the run; None for the name of the directory.
+        name: shown name of the run; None for what was typed in short (`bits=32 seed=1`), or the directory's name.
         tags: words to find the run by.
         offline: True writes to disk only; False insists on sending; `auto` goes by WANDB_MODE where it
             is set, and otherwise sends only with an API key and a server that answers within 3 seconds.
+        artifacts: what is kept at W&B as artifacts, any of `checkpoints` and `codes`; nothing by default.
 
     Raises:
-        UserError: `offline` is something else.
+        UserError: `offline` or `artifacts` are something else.
     """
+    unknown = [one for one in artifacts or () if one not in ARTIFACTS]
+    if unknown:
+        raise UserError(f"logger.wandb.artifacts={unknown}; choices: {', '.join(ARTIFACTS)}.")
     if offline not in (True, False, "auto"):
         raise UserError(f"logger.wandb.offline={offline!r}; choices: true, false, auto.")
     run = RunDirectory(Path(directory))
     return SteadyWandbLogger(
         run_directory=run,
         mode=choose_mode(offline),
-        name=name or run.path.name,
+        artifacts=tuple(artifacts or ()),
+        name=name or _typed(run) or run.path.name,
         project=project,
         entity=entity,
         group=group,
@@ -208,11 +220,15 @@ class SteadyWandbLogger(_Steadiness, WandbLogger):
     Args:
         run_directory: where the offline files and the W&B identity are kept.
         mode: `online`, `offline` or `disabled`.
+        artifacts: what is to be kept as artifacts (`callbacks.wandb_tables`).
         settings: further arguments of `wandb.init`.
     """
 
-    def __init__(self, run_directory: RunDirectory, mode: Mode, **settings: Any) -> None:
+    def __init__(
+        self, run_directory: RunDirectory, mode: Mode, artifacts: tuple[str, ...] = (), **settings: Any
+    ) -> None:
         self._run_directory = run_directory
+        self.artifacts = artifacts
         self._label = "logger=wandb: W&B"
         super().__init__(
             save_dir=str(run_directory.path),
@@ -243,6 +259,11 @@ class SteadyWandbLogger(_Steadiness, WandbLogger):
     def log_hyperparams(self, params: Any) -> None:
         """Send the settings, if W&B can."""
         self._steadily(super().log_hyperparams, params)
+
+    @rank_zero_only
+    def record(self, action: Callable[[Any], None]) -> None:
+        """Do something with the W&B run, if W&B can."""
+        self._steadily(lambda: action(self.experiment))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -284,6 +305,15 @@ class _Nothing:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **named: None
+
+
+def _typed(run: RunDirectory) -> str:
+    """Return what was typed to start a run, in short; "" where nothing was, or no record tells."""
+    try:
+        settings = override_settings(read_result(run.result).overrides)
+    except UserError:
+        return ""
+    return short_name(settings, [key for key in settings if not key.startswith(NO_NAME)])
 
 
 def _kept_run_id(run: RunDirectory) -> str | None:

@@ -85,7 +85,14 @@ class RecognitionPictures(Callback):
 
 
 def class_table(result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None = None) -> str:
-    """Write every class as a line of CSV, the most frequent in training first.
+    """Write every class as a line of CSV, the most frequent in training first; `class_rows` names the columns."""
+    return _csv(class_rows(result, names, before))
+
+
+def class_rows(
+    result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None = None
+) -> list[list[object]]:
+    """Return the names of the columns, and a row for every class, the most frequent in training first.
 
     Columns: class, name, training_images (empty where they are unknown), test_images, recall (empty without test
     images), and recall_before where there was a classifier before.
@@ -95,7 +102,7 @@ def class_table(result: RecognitionResult, names: Sequence[str], before: Recogni
     order = range(size) if counts is None else order_by_frequency(counts).tolist()
     tested = result.confusion.sum(axis=1).tolist()
     head = ["class", "name", "training_images", "test_images", "recall", *(["recall_before"] if before else [])]
-    rows = [
+    rows: list[list[object]] = [
         [
             label,
             names[label],
@@ -106,7 +113,7 @@ def class_table(result: RecognitionResult, names: Sequence[str], before: Recogni
         ]
         for label in order
     ]
-    return _csv([head, *rows])
+    return [list(head), *rows]
 
 
 def confusion_table(result: RecognitionResult, names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.logged_pictures import log_picture
 from records.atomic_file import replace_atomically
 from records.figures import NEIGHBOURS, Picture, gallery_picture, precision_recall_picture
 from records.run_directory import RunDirectory
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RetrievalPictures(Callback):
-    """Write the pictures and the codes of a retrieval result at the end of a test.
+    """Write the pictures and the codes of a retrieval result at the end of a test; show the pictures in the loggers.
 
     The files are plots/pr_curve.png, plots/gallery.png and codes/codes.npz. Reads
     `pl_module.retrieval_result` (a `RetrievalResult`) and `trainer.datamodule.pictures(split, positions)` for
@@ -48,24 +50,57 @@ class RetrievalPictures(Callback):
             return
         curve_picture(result).save(self._run.pr_curve)
         self._gallery(result, trainer).save(self._run.gallery)
+        for path in (self._run.pr_curve, self._run.gallery):
+            log_picture(trainer.loggers, f"test/{path.stem}", path, trainer.global_step)
         write_codes(self._run.codes, result)
 
     def _gallery(self, result: RetrievalResult, trainer: pl.Trainer) -> Picture:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        chosen = choose_queries(len(result.query), self._queries, self._seed)
-        count = min(NEIGHBOURS, len(result.database))
-        codes = result.query.codes[chosen]
-        distances, positions = nearest_codes(codes, result.database.codes, result.query.bits, count)
-        queries = data.pictures("query", torch.from_numpy(result.query.index[chosen]))
-        found = data.pictures("database", torch.from_numpy(result.database.index[positions.ravel()]))
-        labels = result.query.labels[chosen]
-        return gallery_picture(
-            queries.numpy(),
-            found.numpy().reshape(*positions.shape, *found.shape[1:]),
-            share_a_label(labels, result.database.labels[positions]),
-            distances,
-            [label_text(label, data.class_names) for label in labels],
-        )
+        found = nearest_pictures(result, trainer.datamodule, self._seed, self._queries)  # type: ignore[attr-defined]
+        return gallery_picture(found.queries, found.neighbours, found.hit, found.distances, found.titles)
+
+
+@dataclass(frozen=True)
+class NearestPictures:
+    """Some queries and their nearest database pictures, nearest first.
+
+    Attributes:
+        queries: (n, 3, H, W) uint8.
+        neighbours: (n, k, 3, h, w) uint8.
+        hit: (n, k) bool, whether the neighbour is relevant.
+        distances: (n, k), Hamming distances.
+        titles: n texts, the class of each query.
+    """
+
+    queries: np.ndarray
+    neighbours: np.ndarray
+    hit: np.ndarray
+    distances: np.ndarray
+    titles: list[str]
+
+
+def nearest_pictures(result: RetrievalResult, data: Any, seed: int, queries: int) -> NearestPictures:
+    """Choose queries by the seed, and read their pictures and those of their nearest neighbours.
+
+    Args:
+        result: of the retrieval test.
+        data: with `pictures(split, positions)` and `class_names`.
+        seed: chooses the queries.
+        queries: how many; all of them where there are fewer.
+    """
+    chosen = choose_queries(len(result.query), queries, seed)
+    count = min(NEIGHBOURS, len(result.database))
+    codes = result.query.codes[chosen]
+    distances, positions = nearest_codes(codes, result.database.codes, result.query.bits, count)
+    pictures = data.pictures("query", torch.from_numpy(result.query.index[chosen]))
+    found = data.pictures("database", torch.from_numpy(result.database.index[positions.ravel()]))
+    labels = result.query.labels[chosen]
+    return NearestPictures(
+        pictures.numpy(),
+        found.numpy().reshape(*positions.shape, *found.shape[1:]),
+        share_a_label(labels, result.database.labels[positions]),
+        distances,
+        [label_text(label, data.class_names) for label in labels],
+    )
 
 
 def curve_picture(result: RetrievalResult) -> Picture:

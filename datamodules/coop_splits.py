@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 import torch
 
+from datamodules.class_folders import part_folders
 from datamodules.encoded_images import EncodedFewShot, ImagePools
-from datamodules.folder import part_folders
 from datamodules.table_files import Columns, read_table
 from records.errors import UserError
 from records.notices import RunWarning

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from pathlib import Path
 
-from PIL import Image
-
-from datamodules.image_file_split import PART_NAMES, ImageFileSplit, RetrievalFileSplit
+from datamodules.class_folders import folders_in, images_below, part_folders
+from datamodules.image_file_split import ImageFileSplit, RetrievalFileSplit
 from datamodules.listing import Entry, Listing, gather
 from records.errors import UserError
 from records.notices import RunWarning
@@ -39,11 +37,11 @@ class Folder(ImageFileSplit):
     def read_listing(self) -> Listing:
         """List the images of all class folders."""
         folders = part_folders(self.image_folder)
-        classes = sorted({folder.name for top in folders for folder in _folders_in(top)})
+        classes = sorted({folder.name for top in folders for folder in folders_in(top)})
         number = {name: place for place, name in enumerate(classes)}
         entries, strangers = [], Counter[str]()
         for top, part in folders.items():
-            for folder in _folders_in(top):
+            for folder in folders_in(top):
                 found, others = images_below(folder)
                 strangers.update(others)
                 names = [str(path.relative_to(self.image_folder)) for path in found]
@@ -69,46 +67,3 @@ class FolderClassification(Folder):
 
 class FolderRetrieval(Folder, RetrievalFileSplit):
     """Class folders, searched: queries (or the test part) in a database, or in the training part without one."""
-
-
-def part_folders(root: Path) -> dict[Path, str | None]:
-    """Return the folders that hold class folders, with the part each is for: those called train, test, ..., or `root`.
-
-    Raises:
-        UserError: folders of parts stand beside others, so that it is not clear which are classes.
-    """
-    if not root.is_dir():
-        raise UserError(f"data.root: there is no folder {root}")
-    parts: dict[Path, str | None] = {}
-    others = []
-    for folder in _folders_in(root):
-        if folder.name.lower() in PART_NAMES:
-            parts[folder] = PART_NAMES[folder.name.lower()]
-        else:
-            others.append(folder.name)
-    if not parts or (others and "train" not in parts.values()):
-        return {root: None}
-    if others:
-        raise UserError(
-            f"data.root: {root} holds folders of parts ({', '.join(folder.name for folder in parts)}) beside others "
-            f"({', '.join(others[:10])}); move the others away"
-        )
-    return parts
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def images_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the images below a folder in order of their names, without hidden ones, and the other files' suffixes."""
-    known = Image.registered_extensions()
-    images, others = [], []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        if path.suffix.lower() in known:
-            images.append(path)
-        else:
-            others.append(path.suffix.lower())
-    return images, others

@@ -15,14 +15,6 @@ from datamodules.randomness import Stream
 from datamodules.splits import stratified_hold_out
 from records.errors import UserError
 
-PART_NAMES = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "query": "query", "queries": "query",
-    "database": "database", "gallery": "database",
-}  # fmt: skip
-"""What parts are called in tables and folders, to the name they have here."""
-
 _NOTHING = torch.empty(0, dtype=torch.int64)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.folder import images_below
+from datamodules.class_folders import images_below
 from datamodules.listing import SHOWN, Fault, read_text_lines, refuse
 from datamodules.retrieval_list_files import label_width
 from records.errors import UserError

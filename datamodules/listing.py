@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHOWN = 10
+PART_NAMES = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "query": "query", "queries": "query",
+    "database": "database", "gallery": "database",
+}  # fmt: skip
+"""What parts are called in tables and folders, to the name they have here."""
 
 
 class Fault(NamedTuple):

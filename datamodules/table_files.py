@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from datamodules.image_file_split import PART_NAMES
-from datamodules.listing import Entry, Fault, Listing, gather, read_text_lines, refuse
+from datamodules.listing import PART_NAMES, Entry, Fault, Listing, gather, read_text_lines, refuse
 from records.errors import UserError
 
 Classes = Callable[[Mapping[str, str]], tuple[int, ...]]

@@ -1,4 +1,4 @@
-"""report.md: the page of a run, made from nothing but its directory."""
+"""report.md and report.html: the page of a run, made from nothing but its directory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from records.atomic_file import write_text
+from records.data_figures import class_counts_picture
 from records.errors import UserError
 from records.figures import training_curves_picture
+from records.html_page import as_html
+from records.labels_file import read_labels
 from records.metric_names import HEADLINE, bare, interval_of, is_bound, is_count
 from records.result import Result, read_result
 
@@ -24,13 +27,13 @@ SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger", "sweep")
 
 
 def write_report(run: RunDirectory) -> Path:
-    """Write report.md, and the picture of the training curves, from the files of a run.
+    """Write report.md and report.html, and the pictures of curves and class counts, from the files of a run.
 
-    Reads config.yaml, result.json, metrics.csv where there is one, and the pictures in plots/, whose captions
-    are their own PNG text (`Title`, `Description`).
+    Reads config.yaml, result.json, metrics.csv and labels.json where there are any, and the pictures in plots/, whose
+    captions are their own PNG text (`Title`, `Description`).
 
     Returns:
-        The path of the report.
+        The path of report.md.
 
     Raises:
         UserError: config.yaml or result.json is missing or damaged.
@@ -41,6 +44,11 @@ def write_report(run: RunDirectory) -> Path:
         curves = training_curves_picture(run.metrics)
         if curves is not None:
             curves.save(run.training_curves)
+    labels = read_labels(run)
+    if labels is not None and labels.class_counts:
+        class_counts_picture(labels.class_counts, labels.class_names, multi_label=labels.multi_label).save(
+            run.class_counts
+        )
     sections = [
         _title(result),
         _warnings(result),
@@ -52,7 +60,9 @@ def write_report(run: RunDirectory) -> Path:
         _environment(result),
         _commands(result),
     ]
-    write_text(run.report, "\n\n".join(section for section in sections if section) + "\n")
+    page = "\n\n".join(section for section in sections if section) + "\n"
+    write_text(run.report, page)
+    write_text(run.html_report, as_html(page, run.path))
     return run.report
 
 

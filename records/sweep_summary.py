@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from records.atomic_file import write_text
 from records.errors import UserError
+from records.html_page import as_html
 from records.metric_names import HEADLINE
 from records.override_set import override_settings, short_name, varying_keys
 from records.result import Result, read_result
@@ -26,6 +27,7 @@ CONFIDENCE = 0.95
 MAX_TABLE_METRICS = 4
 
 SUMMARY_CSV, SUMMARY_PAGE, SUMMARY_PICTURE = "summary.csv", "summary.md", "summary.png"
+SUMMARY_HTML = "summary.html"
 SHOTS_KEY, SHOTS_PICTURE = "data.shots", "shots.png"
 
 
@@ -152,7 +154,7 @@ def summarise(jobs: Sequence[SweepJob]) -> Summary:
         chosen = tuple((key, job.settings[key]) for key in keys if key in job.settings)
         groups.setdefault(chosen, []).append(job)
     rows = tuple(SummaryRow(dict(chosen), tuple(members), _statistics(members)) for chosen, members in groups.items())
-    return Summary(tuple(keys), rows, tuple(_metric_names(jobs)))
+    return Summary(tuple(keys), rows, tuple(names_of_metrics(jobs)))
 
 
 def as_csv(summary: Summary) -> str:
@@ -189,14 +191,15 @@ def as_page(summary: Summary, resume_command: str) -> str:
 
 
 def write_summary(sweep: Path, resume_command: str) -> Summary:
-    """Write summary.csv, summary.md and, where a metric was measured, summary.png into the sweep's folder.
+    """Write summary.csv, summary.md, summary.html and, where a metric was measured, summary.png into a sweep's folder.
 
     Raises:
         OSError: the folder cannot be written.
     """
     summary = summarise(read_jobs(sweep))
     write_text(sweep / SUMMARY_CSV, as_csv(summary))
-    write_text(sweep / SUMMARY_PAGE, as_page(summary, resume_command))
+    page = as_page(summary, resume_command)
+    write_text(sweep / SUMMARY_PAGE, page)
     metric = _headline(summary)
     if metric:
         from records.figures import sweep_picture
@@ -210,6 +213,8 @@ def write_summary(sweep: Path, resume_command: str) -> Summary:
             from records.fewshot_figures import shots_picture
 
             shots_picture(series, metric=metric).save(sweep / SHOTS_PICTURE)
+    # last, because its pictures are in it
+    write_text(sweep / SUMMARY_HTML, as_html(page, sweep))
     return summary
 
 
@@ -255,11 +260,11 @@ def _values(jobs: Iterable[SweepJob], metric: str) -> list[float]:
 
 
 def _statistics(jobs: Sequence[SweepJob]) -> dict[str, Statistic]:
-    values = {metric: _values(jobs, metric) for metric in _metric_names(jobs)}
+    values = {metric: _values(jobs, metric) for metric in names_of_metrics(jobs)}
     return {metric: statistic(found) for metric, found in values.items() if found}
 
 
-def _metric_names(jobs: Iterable[SweepJob]) -> list[str]:
+def names_of_metrics(jobs: Iterable[SweepJob]) -> list[str]:
     """Name every metric of the completed jobs: the monitored one first, tests before validation."""
     completed = [job for job in jobs if job.completed]
     names = dict.fromkeys(name for job in completed for name in sorted(job.metrics))

@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from launch.paths import quote_paths, relocate
+from launch.paths import is_path_key, quote_paths, relocate
 
 AWKWARD = [
     "a b/c",
@@ -36,6 +36,12 @@ def test_awkward_names_come_through_as_they_are(key, name):
 def test_other_keys_are_left_alone():
     overrides = ["task.bits=48", "+note='a b'", "data=digits", "~callbacks.seed"]
     assert quote_paths(overrides, multirun=False) == overrides
+
+
+def test_words_for_people_need_no_quotes():
+    quoted = quote_paths(["baseline=task=ldam bits=32", "title=Bits, by seeds", "into=docs/a b.md"], multirun=False)
+    assert [parse(one) for one in quoted] == ["task=ldam bits=32", "Bits, by seeds", "docs/a b.md"]
+    assert not is_path_key("title")
 
 
 def test_quoted_values_and_null_and_interpolations_are_left_alone():

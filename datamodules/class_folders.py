@@ -1,0 +1,54 @@
+"""Folders named after classes, below folders named after parts: what image folders of all kinds share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from datamodules.listing import PART_NAMES
+from records.errors import UserError
+
+
+def part_folders(root: Path) -> dict[Path, str | None]:
+    """Return the folders that hold class folders, with the part each is for: those called train, test, ..., or `root`.
+
+    Raises:
+        UserError: folders of parts stand beside others, so that it is not clear which are classes.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root: there is no folder {root}")
+    parts: dict[Path, str | None] = {}
+    others = []
+    for folder in folders_in(root):
+        if folder.name.lower() in PART_NAMES:
+            parts[folder] = PART_NAMES[folder.name.lower()]
+        else:
+            others.append(folder.name)
+    if not parts or (others and "train" not in parts.values()):
+        return {root: None}
+    if others:
+        raise UserError(
+            f"data.root: {root} holds folders of parts ({', '.join(folder.name for folder in parts)}) beside others "
+            f"({', '.join(others[:10])}); move the others away"
+        )
+    return parts
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder in order of their names, without hidden ones."""
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def images_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the images below a folder in order of their names, without hidden ones, and the other files' suffixes."""
+    known = Image.registered_extensions()
+    images, others = [], []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix.lower() in known:
+            images.append(path)
+        else:
+            others.append(path.suffix.lower())
+    return images, others

@@ -1,0 +1,289 @@
+"""Any runs and sweeps side by side: rows of runs that differ in seed and fold alone, ranked, and paired by seed."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from records.errors import UserError
+from records.metric_names import COUNTS, bare
+from records.override_set import override_settings
+from records.paired_tests import PairedDifference, holm, paired_difference
+from records.run_settings import SEED_MARK, flat_settings, read_configuration, setting_name, telling_keys
+from records.sweep_summary import AVERAGED_KEYS, Statistic, SweepJob, names_of_metrics, read_jobs, statistic
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    from records.result import Result
+
+SMALLER_IS_BETTER = ("ece", "loss", "quantization_error", "bit_correlation", *COUNTS)
+"""Beginnings of the names of metrics of which less is better; what a run monitors says so itself."""
+
+Pair = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run: where it lies, its record (`job.result`, None where it cannot be read), and its flat settings."""
+
+    folder: Path
+    job: SweepJob
+    settings: Mapping[str, str]
+    fold: str = "null"
+
+    @property
+    def pair(self) -> Pair:
+        """Seed and fold, by which runs of two rows belong together."""
+        assert self.job.result is not None
+        return self.job.result.seed, self.fold
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """Runs that differ in nothing but seed and fold.
+
+    `runs` are the completed ones, one for each seed and fold; `repeats` the earlier ones of the same seed and fold,
+    which are told and not counted.
+    """
+
+    name: str
+    settings: Mapping[str, str]
+    runs: tuple[ComparedRun, ...]
+    repeats: tuple[ComparedRun, ...]
+    metrics: Mapping[str, Statistic]
+
+    def values(self, metric: str) -> dict[Pair, float]:
+        """Return seed and fold to value, of the runs in which the metric was measured."""
+        return {run.pair: run.job.metrics[metric] for run in self.runs if metric in run.job.metrics}
+
+    @property
+    def results(self) -> list[Result]:
+        """The records of the runs."""
+        return [run.job.result for run in self.runs if run.job.result is not None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row against the baseline of its board, by the metric that ranks.
+
+    `paired` is None where the two have no seed in common; `adjusted_p` is the paired t test's p after Holm's correction
+    for all rows that are compared with this baseline; `other_splits` says that a pair was not judged on the same lists.
+    """
+
+    row: ComparedRow
+    baseline: ComparedRow
+    paired: PairedDifference | None
+    adjusted_p: float = math.nan
+    other_splits: bool = False
+
+
+@dataclass(frozen=True)
+class Board:
+    """The rows of one data set, the best first.
+
+    `keys` tell the rows apart, `metrics` are all names in order of interest, `metric` is the one that ranks, and
+    `differences` are those of all other rows from the baseline by that metric.
+    """
+
+    data: str
+    rows: tuple[ComparedRow, ...]
+    keys: tuple[str, ...]
+    metrics: tuple[str, ...]
+    metric: str
+    smaller_is_better: bool
+    level: float
+    differences: tuple[Difference, ...]
+
+    def is_better(self, difference: float) -> bool:
+        """Say whether a difference of the metric is for the good."""
+        return difference < 0 if self.smaller_is_better else difference > 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs by the time they started, and a board for each data set that a run completed on."""
+
+    runs: tuple[ComparedRun, ...]
+    boards: tuple[Board, ...]
+
+    @property
+    def counted(self) -> int:
+        """Number of runs that the boards are made of."""
+        return sum(len(row.runs) for board in self.boards for row in board.rows)
+
+
+def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[ComparedRun]:
+    """Read every run at or below these folders, each once, by the time they started.
+
+    What lies below a run (its stages, a later test of it) is no run of its own here; name it to compare it.
+
+    Raises:
+        UserError: a folder does not exist, or holds no run.
+    """
+    found: dict[Path, ComparedRun] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"runs={folder}: there is no such folder. Name runs, sweeps, or folders of them.")
+        jobs = read_jobs(folder)
+        if not jobs:
+            raise UserError(f"runs={folder}: there is no run (result.json) at or below it. A run prints its folder.")
+        for job in jobs:
+            place = folder / job.name
+            found.setdefault(place.resolve(), _compared(place, SweepJob(_shown(folder, job), job.result, job.problem)))
+    return sorted(found.values(), key=lambda run: run.job.result.started if run.job.result else "")
+
+
+def compare(
+    runs: Sequence[ComparedRun], metric: str | None = None, baseline: str | None = None, level: float = 0.05
+) -> Comparison:
+    """Rank the rows of each data set and compare them with its baseline, by pairs of equal seed and fold.
+
+    Args:
+        runs: as `read_runs` gives them.
+        metric: what ranks, `test/NAME` or `NAME` for short; None, and for data without it, the one that runs monitor.
+        baseline: name of a row; None, and for data that it is not of, the best row.
+        level: of significance, in (0, 1).
+
+    Raises:
+        UserError: no run completed with a metric, or metric or baseline are none of theirs.
+    """
+    if not 0 < level < 1:
+        raise UserError(f"level={level}: the level of significance lies between 0 and 1; 0.05 is usual")
+    completed = [run for run in runs if run.job.completed and run.job.metrics]
+    if not completed:
+        raise UserError(f"runs: none of the {len(runs)} runs completed with a metric, so there is nothing to compare.")
+    metrics = names_of_metrics([run.job for run in completed])
+    chosen = None if metric is None else _chosen_metric(metric, metrics)
+    groups: dict[str, list[ComparedRun]] = {}
+    for run in completed:
+        groups.setdefault(run.settings["data.name"], []).append(run)
+    boards = tuple(_board(data, members, chosen, baseline, level) for data, members in sorted(groups.items()))
+    _check_baseline(baseline, [row for board in boards for row in board.rows])
+    return Comparison(tuple(runs), boards)
+
+
+def command_of(row: ComparedRow, is_place: Callable[[str], bool]) -> str:
+    """Return the line for the shell that runs a row again, all its seeds; places on this disk are told as PLACE.
+
+    `is_place` says which keys hold paths. Where runs are written (`paths.*`) is left out.
+    """
+    settings = override_settings(row.results[0].overrides)
+    arguments = []
+    for key, value in settings.items():
+        if key in (*AVERAGED_KEYS, "run") or key.startswith("paths."):
+            continue
+        place = is_place(key) and value not in ("", "null")
+        arguments.append(key if not value and key.startswith("~") else f"{key}={'PLACE' if place else value}")
+    seeds = sorted({pair[0] for pair in (run.pair for run in row.runs)})
+    folds = sorted({run.fold for run in row.runs if run.fold != "null"})
+    swept = [f"seed={','.join(map(str, seeds))}"] + ([f"data.fold={','.join(folds)}"] if folds else [])
+    several = ["-m"] if len(seeds) > 1 or len(folds) > 1 else []
+    return shlex.join(["python", "run.py", *several, *arguments, *swept])
+
+
+def _compared(folder: Path, job: SweepJob) -> ComparedRun:
+    if job.result is None:
+        return ComparedRun(folder, job, {})
+    try:
+        config = read_configuration(folder / "config.yaml")
+    except UserError as error:
+        return ComparedRun(folder, SweepJob(job.name, None, str(error)), {})
+    fold = str((config.get("data") or {}).get("fold"))
+    names = {f"{name}.name": getattr(job.result, name) for name in ("task", "model", "data")}
+    settings = {**flat_settings(config), **names}
+    return ComparedRun(folder, job, settings, "null" if fold == "None" else fold)
+
+
+def _shown(folder: Path, job: SweepJob) -> str:
+    """Return the place of a run below the folder that was named, with that folder's own name."""
+    own = folder.resolve().name
+    return own if job.name == "." else f"{own}/{job.name}"
+
+
+def _board(data: str, runs: Sequence[ComparedRun], metric: str | None, baseline: str | None, level: float) -> Board:
+    metrics = names_of_metrics([run.job for run in runs])
+    metric = metric if metric in metrics else metrics[0]
+    smaller = _smaller_is_better(metric, [run.job.result for run in runs if run.job.result])
+    keys = telling_keys([run.settings for run in runs])
+    rows = tuple(sorted(_rows(runs, keys), key=lambda row: _rank(row, metric, smaller)))
+    differences = tuple(_differences(rows, metric, baseline))
+    return Board(data, rows, tuple(keys), tuple(metrics), metric, smaller, level, differences)
+
+
+def _chosen_metric(metric: str, metrics: Sequence[str]) -> str:
+    for name in (metric, f"test/{metric}"):
+        if name in metrics:
+            return name
+    raise UserError(f"by={metric} was measured in none of these runs; choices: {', '.join(metrics)}")
+
+
+def _smaller_is_better(metric: str, results: Sequence[Result]) -> bool:
+    monitors = [result.monitor for result in results if result.monitor]
+    for monitor in monitors:
+        if bare(str(monitor["name"])) == bare(metric):
+            return bool(monitor["direction"] == "min")
+    return bare(metric).startswith(SMALLER_IS_BETTER)
+
+
+def _rows(runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[ComparedRow]:
+    groups: dict[tuple[str | None, ...], dict[Pair, list[ComparedRun]]] = {}
+    for run in runs:
+        identity = tuple(run.settings.get(key) for key in keys)
+        groups.setdefault(identity, {}).setdefault(run.pair, []).append(run)
+    return [_row(group, keys) for group in groups.values()]
+
+
+def _row(group: Mapping[Pair, Sequence[ComparedRun]], keys: Sequence[str]) -> ComparedRow:
+    latest = tuple(runs[-1] for _, runs in sorted(group.items()))
+    repeats = tuple(run for runs in group.values() for run in runs[:-1])
+    first = latest[0]
+    settings = {key: first.settings[key] for key in keys if key in first.settings}
+    told = {key: value for key, value in settings.items() if value != SEED_MARK}
+    name = " ".join(f"{setting_name(key).rpartition('.')[2]}={value}" for key, value in told.items())
+    alone = f"{first.settings['task.name']} {first.settings['model.name']}"
+    names = names_of_metrics([run.job for run in latest])
+    values = {name: [run.job.metrics[name] for run in latest if name in run.job.metrics] for name in names}
+    statistics = {name: statistic(found) for name, found in values.items()}
+    return ComparedRow(name or alone, settings, latest, repeats, statistics)
+
+
+def _rank(row: ComparedRow, metric: str, smaller: bool) -> float:
+    """Return what sorts the best row first, and rows without the metric last."""
+    mean = row.metrics[metric].mean if metric in row.metrics else math.nan
+    if math.isnan(mean):
+        return math.inf
+    return mean if smaller else -mean
+
+
+def _check_baseline(baseline: str | None, rows: Sequence[ComparedRow]) -> None:
+    names = [row.name for row in rows]
+    if baseline is not None and baseline not in names:
+        listed = "".join(f"\n  '{name}'" for name in dict.fromkeys(names))
+        raise UserError(f"baseline={baseline}: no row is called so; choices:{listed}")
+
+
+def _differences(rows: Sequence[ComparedRow], metric: str, baseline: str | None) -> list[Difference]:
+    """Compare the rows of one data with their baseline."""
+    against = next((row for row in rows if row.name == baseline), rows[0])
+    found = [_difference(row, against, metric) for row in rows if row is not against]
+    adjusted = holm([math.nan if one.paired is None else one.paired.t_p for one in found])
+    return [
+        Difference(one.row, one.baseline, one.paired, p, one.other_splits)
+        for one, p in zip(found, adjusted, strict=True)
+    ]
+
+
+def _difference(row: ComparedRow, baseline: ComparedRow, metric: str) -> Difference:
+    first, second = row.values(metric), baseline.values(metric)
+    common = sorted(set(first) & set(second))
+    if not common:
+        return Difference(row, baseline, None)
+    paired = paired_difference([first[pair] for pair in common], [second[pair] for pair in common])
+    splits = [{run.pair: run.job.result.fingerprint for run in one.runs if run.job.result} for one in (row, baseline)]
+    other = any(splits[0][pair] != splits[1][pair] for pair in common)
+    return Difference(row, baseline, paired, other_splits=other)

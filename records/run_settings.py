@@ -1,0 +1,96 @@
+"""What tells runs apart: their configurations as flat settings, without the seed and without places on a disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from records.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+SEED_MARK = "${seed}"
+NAMES = ("task", "model", "data")
+
+_NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "mode", "run", "seed")
+_NO_MATTER = ("data.fold", "data.num_workers", "trainer.log_every_n_steps", "trainer.profiler")
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Read a run's config.yaml.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: the run has no configuration. Name the folder of a run: run=FOLDER.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({error}). Restore the file or run again.") from None
+    return config if isinstance(config, dict) else {}
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return key to value, as text, of whatever may change a result, equal for runs that differ in the seed alone.
+
+    Seed and fold are left out, values that follow the seed (`data.split_seed: ${seed}`) are marked, and places below
+    the run's directory or the data's are told relative to these.
+    """
+    paths = config.get("paths") or {}
+    folders = [str(paths[key]) for key in ("run_dir", "data_dir") if paths.get(key)]
+    kept = {name: node for name, node in config.items() if name not in _NO_SETTINGS}
+    return {
+        key: _text(key, value, config.get("seed"), folders)
+        for key, value in leaves(kept)
+        if key not in _NO_MATTER and not key.endswith("_target_")
+    }
+
+
+def leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield key and value of every leaf of a configuration; lists are leaves."""
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from leaves(value, f"{place}.{name}" if place else str(name))
+    elif node != {}:
+        yield place, node
+
+
+def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the keys that tell these settings apart: names first, then what varies where all names are the same.
+
+    That task, model or data differ says why their own keys differ, so those keys are told only where they vary between
+    settings of one task, model and data.
+    """
+    names = [f"{name}.name" for name in NAMES]
+    keys = [key for key in names if len({one.get(key) for one in settings}) > 1]
+    groups: dict[tuple[str | None, ...], list[Mapping[str, str]]] = {}
+    for one in settings:
+        groups.setdefault(tuple(one.get(key) for key in names), []).append(one)
+    for members in groups.values():
+        for key in dict.fromkeys(key for one in members for key in one):
+            if len({one.get(key) for one in members}) > 1 and key not in keys:
+                keys.append(key)
+    return keys
+
+
+def setting_name(key: str) -> str:
+    """Return a key as it is told to people: `task` for `task.name`, other keys whole."""
+    return key.removesuffix(".name") if key.partition(".")[0] in NAMES else key
+
+
+def _text(key: str, value: Any, seed: Any, folders: Sequence[str]) -> str:
+    if key.rpartition(".")[2].endswith("seed") and value == seed and seed is not None:
+        return SEED_MARK
+    if isinstance(value, str):
+        for folder in folders:
+            if value == folder or value.startswith(f"{folder}/"):
+                return value[len(folder) :].lstrip("/") or "."
+        return value
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
