@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datamodules.example_pictures import example_pictures
+from datamodules.images.example_pictures import example_pictures
 from launch.compose import compose_config
 from lit_modules.backbones.frozen_encoder import FrozenEncoder
 from modes.build import build_backbone

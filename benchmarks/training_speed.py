@@ -25,7 +25,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules.base import LabelledImages, RetrievalDataModule
-from datamodules.images import ImageArray
+from datamodules.images.source import ImageArray
 from launch.compose import compose_config
 from modes import build
 from modes.train import quieten_lightning

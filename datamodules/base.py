@@ -11,12 +11,13 @@ from typing import ClassVar
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from datamodules.augmentation import Augmentation
-from datamodules.contrastive_augmentation import ContrastiveAugmentation
+from datamodules.augmentation.contrastive import ContrastiveAugmentation
+from datamodules.augmentation.crop_and_flip import Augmentation
+from datamodules.augmentation.training import TrainingAugmentation
 from datamodules.epoch_loaders import EpochLoaders
-from datamodules.images import ImageSource, ImageView
-from datamodules.samplers import SamplingRule, check_epochs, draw_epoch
-from datamodules.splits import (
+from datamodules.images.source import ImageSource, ImageView
+from datamodules.sampling.samplers import SamplingRule, check_epochs, draw_epoch
+from datamodules.sampling.splits import (
     Splits,
     check_split_file,
     hold_out_fold,
@@ -25,7 +26,6 @@ from datamodules.splits import (
     read_split_file,
     write_split_file,
 )
-from datamodules.training_augmentation import TrainingAugmentation
 from records.errors import UserError
 
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 
 from datamodules.base import LabelledImages, RetrievalDataModule
-from datamodules.cifar_files import CIFAR10, Verify, check_verify, ensure_files, read_cifar
-from datamodules.images import ImageArray
-from datamodules.splits import per_class_parts
+from datamodules.files.cifar_files import CIFAR10, Verify, check_verify, ensure_files, read_cifar
+from datamodules.images.source import ImageArray
+from datamodules.sampling.splits import per_class_parts
 from records.errors import UserError
 
 PROTOCOLS = (1, 2, 54000)

@@ -8,8 +8,16 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from datamodules.base import ImageDataModule, LabelledImages
-from datamodules.cifar_files import CIFAR10, CIFAR100, Distribution, Verify, check_verify, ensure_files, read_cifar
-from datamodules.images import ImageArray
+from datamodules.files.cifar_files import (
+    CIFAR10,
+    CIFAR100,
+    Distribution,
+    Verify,
+    check_verify,
+    ensure_files,
+    read_cifar,
+)
+from datamodules.images.source import ImageArray
 from datamodules.long_tail import LongTail
 
 
@@ -17,7 +25,7 @@ class CifarRecognition(ImageDataModule):
     """CIFAR-10 or CIFAR-100 with its official parts: 50,000 training images and 10,000 test images.
 
     Args:
-        root: folder that holds one of the folders that `datamodules.cifar_files` names.
+        root: folder that holds one of the folders that `datamodules.files.cifar_files` names.
         download: fetch the files where none is there.
         verify: what files that are not the official ones mean: "error", "warn" or "off" (which YAML reads as False
             where it is not quoted).

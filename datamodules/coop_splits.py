@@ -29,9 +29,9 @@ from typing import Any, Literal
 
 import torch
 
-from datamodules.class_folders import part_folders
-from datamodules.encoded_images import EncodedFewShot, ImagePools
-from datamodules.table_files import Columns, read_table
+from datamodules.encoded.encoded_images import EncodedFewShot, ImagePools
+from datamodules.files.class_folders import part_folders
+from datamodules.files.table_files import Columns, read_table
 from records.errors import UserError
 from records.notices import RunWarning
 

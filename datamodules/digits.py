@@ -7,9 +7,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from datamodules.base import LabelledImages, RetrievalDataModule
-from datamodules.images import ImageArray
-from datamodules.randomness import Stream
-from datamodules.splits import stratified_hold_out
+from datamodules.images.source import ImageArray
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import stratified_hold_out
 
 TEST_FRACTION = 0.2
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from datamodules.digit_strokes import HANDS, draw_digit
 from datamodules.digits import TEST_FRACTION
-from datamodules.few_shot import FewShotDataModule, Pools
-from datamodules.gradient_histograms import gradient_histograms
-from datamodules.randomness import Stream
-from datamodules.splits import stratified_hold_out
+from datamodules.encoded.digit_strokes import HANDS, draw_digit
+from datamodules.encoded.few_shot import FewShotDataModule, Pools
+from datamodules.encoded.gradient_histograms import gradient_histograms
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import stratified_hold_out
 
 
 class DigitsFewShot(FewShotDataModule):

@@ -7,8 +7,8 @@ import torch
 from datamodules.base import ImageDataModule, LabelledImages
 from datamodules.digits import read_digits
 from datamodules.long_tail import LongTail
-from datamodules.randomness import Stream
-from datamodules.splits import order_within_classes, strata
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import order_within_classes, strata
 
 TEST_PER_CLASS = 60
 

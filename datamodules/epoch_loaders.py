@@ -9,9 +9,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.images import Batch, whole_batch
-from datamodules.order import EvaluationBatches, TrainingBatches, number_repeats, training_order
-from datamodules.randomness import Stream, random_generator
+from datamodules.images.source import Batch, whole_batch
+from datamodules.sampling.order import EvaluationBatches, TrainingBatches, number_repeats, training_order
+from datamodules.sampling.randomness import Stream, random_generator
 from records.errors import UserError
 
 

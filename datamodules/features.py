@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from datamodules.feature_files import FeatureFile, read_npz, read_tensor, read_tip_adapter_cache
-from datamodules.feature_sets import UnitLength, clean_features
-from datamodules.few_shot import FewShotDataModule, Pools
+from datamodules.encoded.feature_files import FeatureFile, read_npz, read_tensor, read_tip_adapter_cache
+from datamodules.encoded.feature_sets import UnitLength, clean_features
+from datamodules.encoded.few_shot import FewShotDataModule, Pools
 from records.errors import UserError
 
 
 class Features(FewShotDataModule):
     """Few-shot recognition on features that lie in a file; the support set is drawn from its training part.
 
-    Files are described in `datamodules/feature_files.py`. Of Tip-Adapter's cache the support set is what the cache
+    Files are described in `datamodules/encoded/feature_files.py`. Of Tip-Adapter's cache the support set is what it
     holds: `shots` chooses the file, nothing is drawn, and `validation` takes from its validation part alone.
 
     Args:
@@ -48,7 +48,7 @@ class Features(FewShotDataModule):
         if file is None:
             raise UserError(
                 "data.file is null: name the npz archive with your features, or with data.layout=tip_adapter the "
-                "folder of a cache (datamodules/feature_files.py lists what is read); data=digits_fewshot needs no file"
+                "folder of a cache; datamodules/encoded/feature_files.py says what is read. data=digits_fewshot needs none"
             )
         if layout not in ("npz", "tip_adapter"):
             raise UserError(f"data.layout is {layout!r}; the choices are npz, tip_adapter")

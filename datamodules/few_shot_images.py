@@ -12,17 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datamodules.augmentation.framing import FrameAndFlip
 from datamodules.base import ImageDataModule, LabelledImages
 from datamodules.coop_splits import Dataset, FewShotImages
 from datamodules.digits import read_digits
 from datamodules.digits_fewshot import DigitsFewShot
-from datamodules.encoded_images import EncodedFewShot
-from datamodules.few_shot import POOLS, FewShotDataModule, TooFew, Validation, draw_few_shot
-from datamodules.framing import FrameAndFlip
-from datamodules.image_files import ImageFiles
+from datamodules.encoded.encoded_images import EncodedFewShot
+from datamodules.encoded.few_shot import POOLS, FewShotDataModule, TooFew, Validation, draw_few_shot
+from datamodules.encoded.prompts import prompts, readable_names
+from datamodules.images.image_files import ImageFiles
 from datamodules.jittor import Jittor
-from datamodules.prompts import prompts, readable_names
-from datamodules.splits import label_fingerprint, names_fingerprint
+from datamodules.sampling.splits import label_fingerprint, names_fingerprint
 from records.errors import UserError
 
 RESAMPLING = Image.Resampling.BICUBIC

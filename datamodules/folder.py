@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 
-from datamodules.class_folders import folders_in, images_below, part_folders
-from datamodules.image_file_split import ImageFileSplit, RetrievalFileSplit
-from datamodules.listing import Entry, Listing, gather
+from datamodules.files.class_folders import folders_in, images_below, part_folders
+from datamodules.files.image_file_split import ImageFileSplit, RetrievalFileSplit
+from datamodules.files.listing import Entry, Listing, gather
 from records.errors import UserError
 from records.notices import RunWarning
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from datamodules.base import RetrievalDataModule
-from datamodules.ibiohash_archive import (
+from datamodules.files.ibiohash_archive import (
     BROKEN_FILE,
     LEFT_OUT_FILE,
     SCAN_FILE,
@@ -30,11 +30,11 @@ from datamodules.ibiohash_archive import (
     without_doubling,
     write_text_of_paths,
 )
-from datamodules.image_file_data import ImageFileData
-from datamodules.listing import SHOWN, Entry, Fault, Listing, gather, refuse
-from datamodules.randomness import Stream
-from datamodules.splits import Splits, order_within_classes, stratified_hold_out
-from datamodules.table_files import Columns, class_order, read_table
+from datamodules.files.image_file_data import ImageFileData
+from datamodules.files.listing import SHOWN, Entry, Fault, Listing, gather, refuse
+from datamodules.files.table_files import Columns, class_order, read_table
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import Splits, order_within_classes, stratified_hold_out
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -71,8 +71,8 @@ class IBioHash(ImageFileData, RetrievalDataModule):
     """The contest's labelled images, with parts held out that mimic its query and gallery, which have no labels.
 
     `mode=prepare` looks at every file once and writes what is to be left out; without it images are taken as listed.
-    Folder it reads: see `datamodules.ibiohash_archive`. Sizes printed by solutions of the contest: 400,000 labelled
-    images in 1,000 classes, 10,000 query images, about 90,000 gallery images.
+    Folder it reads: see `datamodules.files.ibiohash_archive`. Sizes printed by solutions of the contest: 400,000
+    labelled images in 1,000 classes, 10,000 query images, about 90,000 gallery images.
 
     Of every class a share is held out for the test and another one for validation. Of either, `query_share` are
     queries and the rest is searched, as in the contest, where a tenth are queries; nothing that is searched was

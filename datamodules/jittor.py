@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from datamodules.coop_splits import Item, pools_of
-from datamodules.encoded_images import EncodedFewShot, ImagePools
-from datamodules.prompts import SINGLE, prompts
-from datamodules.randomness import Stream
-from datamodules.splits import stratified_hold_out
+from datamodules.encoded.encoded_images import EncodedFewShot, ImagePools
+from datamodules.encoded.prompts import SINGLE, prompts
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import stratified_hold_out
 from records.errors import UserError
 
 TestFolder = Literal["TestSetA", "TestSetB"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from datamodules.splits import Splits
+    from datamodules.sampling.splits import Splits
 
 ImbalanceType = Literal["exp", "step", "none"]
 TestOrder = Literal["forward", "backward"]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from datamodules.base import RetrievalDataModule
-from datamodules.image_file_data import ImageFileData
-from datamodules.listing import Fault, Listing, gather, read_class_names, read_text_lines, refuse
-from datamodules.retrieval_list_files import LIST_FILES, label_width, parse_list
+from datamodules.files.image_file_data import ImageFileData
+from datamodules.files.listing import Fault, Listing, gather, read_class_names, read_text_lines, refuse
+from datamodules.files.retrieval_list_files import LIST_FILES, label_width, parse_list
 from records.errors import UserError
 from records.notices import RunWarning
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.image_file_split import ImageFileSplit, RetrievalFileSplit
-from datamodules.listing import Listing, read_class_names
-from datamodules.table_files import Columns, read_table
+from datamodules.files.image_file_split import ImageFileSplit, RetrievalFileSplit
+from datamodules.files.listing import Listing, read_class_names
+from datamodules.files.table_files import Columns, read_table
 from records.errors import UserError
 
 

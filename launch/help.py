@@ -29,6 +29,8 @@ usage: python run.py [GROUP=CHOICE ...] [KEY=VALUE ...] [-m]
   python run.py sweep.resume=DIR                 run what is missing or failed in a sweep
   python run.py mode=train run=DIR               go on with an interrupted run
   python run.py mode=test run=DIR                test a finished run again
+  python run.py mode=predict run=DIR image=FILE  what a trained run makes of an image; mode=search: its neighbours
+  python run.py mode=encode run=DIR images=DIR   codes of a folder or table of images
   python run.py mode=report runs=DIR             compare the runs and sweeps below a folder
   python run.py task=ldam mode=inspect           look before a run: images, classes, parameters, time, memory
 """

@@ -111,7 +111,7 @@ class TaskModule(L.LightningModule):
     def _over_ranks(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each tensor (B, ...) of this rank as (B * ranks, ...) of all, in one process's order, with gradient.
 
-        Ranks take turns in the order of an epoch (`datamodules.order.TrainingBatches`), so their samples interleave.
+        Ranks take turns in the order of an epoch (`datamodules.sampling.order.TrainingBatches`): samples interleave.
 
         A gathered gradient is the sum over ranks, which DDP's mean over ranks turns into the whole batch's own.
         """

@@ -10,8 +10,8 @@ from rich.progress import track
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.cached_features import CachedFeatures
-from datamodules.feature_sets import FeatureSet
+from datamodules.encoded.cached_features import CachedFeatures
+from datamodules.encoded.feature_sets import FeatureSet
 from lit_modules.backbones.weights_file import read_state_dict
 from lit_modules.base import TaskModule
 from modes.initial import frozen_part

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import ImageDataModule
-from datamodules.image_files import ImageFiles
-from datamodules.image_list import ImageList, read_image_list
-from datamodules.images_to_encode import Views
-from datamodules.split_images import SplitImages, split_names
+from datamodules.files.image_list import ImageList, read_image_list
+from datamodules.files.split_images import SplitImages, split_names
+from datamodules.images.image_files import ImageFiles
+from datamodules.images.images_to_encode import Views
 from lit_modules.hashing.base import HashingModule
 from modes import build
 from modes.binding import locate

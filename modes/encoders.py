@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from omegaconf import OmegaConf
 
-from datamodules.joined_features import JoinedFeatures
+from datamodules.encoded.joined_features import JoinedFeatures
 from launch.problems import as_text
 from launch.stored import stored_config
 from lit_modules.backbones.backbone import Backbone

@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.encoded_images import EncodedFewShot
-from datamodules.feature_bank import Report
+from datamodules.encoded.encoded_images import EncodedFewShot
+from datamodules.encoded.feature_bank import Report
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.backbones.frozen_encoder import FrozenEncoder
 from modes.binding import locate

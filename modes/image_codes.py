@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.encoding_writer import EncodingWriter
-from datamodules.images_to_encode import ImagesToEncode, ImageViews, Views
+from datamodules.images.images_to_encode import ImagesToEncode, ImageViews, Views
 from lit_modules.base import TaskModule
 from lit_modules.encoder import Encoder
 from modes import build, encoders

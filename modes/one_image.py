@@ -15,10 +15,10 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.feature_sets import FeatureDataModule
-from datamodules.image_files import DAMAGE, ImageFiles, decode
-from datamodules.image_views import ImageFileViews, ViewSettings
-from datamodules.images_to_encode import ImageViews, Views
+from datamodules.encoded.feature_sets import FeatureDataModule
+from datamodules.images.encoder_views import ImageFileViews, ViewSettings
+from datamodules.images.image_files import DAMAGE, ImageFiles, decode
+from datamodules.images.images_to_encode import ImageViews, Views
 from lit_modules.backbones.frozen_encoder import FrozenEncoder
 from lit_modules.predictor import Predictor, Scores, kind_of_scores
 from modes import build

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from datamodules.files.ibiohash_archive import BROKEN_FILE, LEFT_OUT_FILE
 from datamodules.ibiohash import Preparation
-from datamodules.ibiohash_archive import BROKEN_FILE, LEFT_OUT_FILE
 from launch.problems import Problem, as_text
 from modes.binding import check_arguments, locate
 from modes.build import METADATA, PARTS, build

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.images_to_encode import Views
+from datamodules.images.images_to_encode import Views
 from lit_modules.hashing.itq import itq_projection
 from records.errors import UserError
 from retrieval.codes import pack, to_bits

@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.image_files import ImageFiles
-from datamodules.image_list import read_image_list
-from datamodules.images_to_encode import Views
-from datamodules.split_images import split_names
+from datamodules.files.image_list import read_image_list
+from datamodules.files.split_images import split_names
+from datamodules.images.image_files import ImageFiles
+from datamodules.images.images_to_encode import Views
 from lit_modules.hashing.base import HashingModule
 from modes import build
 from modes.encode import CodeSource, encode_split, read_images, read_source

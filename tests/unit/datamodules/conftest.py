@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from datamodules.base import ImageDataModule, LabelledImages, RetrievalDataModule
-from datamodules.images import ImageArray
-from datamodules.splits import per_class_parts
+from datamodules.images.source import ImageArray
+from datamodules.sampling.splits import per_class_parts
 
 if TYPE_CHECKING:
     from pathlib import Path

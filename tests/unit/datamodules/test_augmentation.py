@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.augmentation import CropAndFlip
-from datamodules.randomness import Stream, random_bits, random_integers
+from datamodules.augmentation.crop_and_flip import CropAndFlip
+from datamodules.sampling.randomness import Stream, random_bits, random_integers
 from records.errors import UserError
 
 

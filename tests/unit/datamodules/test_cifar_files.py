@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from datamodules.cifar_files import (
+from datamodules.files.cifar_files import (
     CIFAR10,
     CIFAR10_BINARY,
     CIFAR10_PYTHON,

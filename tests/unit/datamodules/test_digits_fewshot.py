@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from datamodules.digit_strokes import HANDS, draw_digit
 from datamodules.digits_fewshot import DigitsFewShot
-from datamodules.gradient_histograms import gradient_histograms
+from datamodules.encoded.digit_strokes import HANDS, draw_digit
+from datamodules.encoded.gradient_histograms import gradient_histograms
 
 
 def accuracy(weights: torch.Tensor, data: DigitsFewShot) -> float:

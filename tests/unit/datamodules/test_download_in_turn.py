@@ -1,8 +1,8 @@
 import multiprocessing
 import time
 
-from datamodules import cifar_files
-from datamodules.cifar_files import CIFAR10_PYTHON, ensure_files
+from datamodules.files import cifar_files
+from datamodules.files.cifar_files import CIFAR10_PYTHON, ensure_files
 
 PROCESSES = 4
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from datamodules.coop_splits import FewShotImages, read_aircraft, read_coop_json, read_csv, read_imagenet
-from datamodules.few_shot import POOLS
+from datamodules.encoded.few_shot import POOLS
 from datamodules.jittor import Jittor, read_classes
 from records.errors import UserError
 from records.notices import RunWarning

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from datamodules.example_pictures import CAPTIONS, as_colours, example_pictures
+from datamodules.images.example_pictures import CAPTIONS, as_colours, example_pictures
 from records.errors import UserError
 
 

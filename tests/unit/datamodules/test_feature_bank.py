@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 import torch
 
-from datamodules.feature_bank import BankKey, FeatureBank, fill_bank, fingerprint_of, open_bank
+from datamodules.encoded.feature_bank import BankKey, FeatureBank, fill_bank, fingerprint_of, open_bank
 from records.errors import UserError
 
 KEY = BankKey("images", "encoder", "centre", 2, "list")

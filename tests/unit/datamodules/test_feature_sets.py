@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.feature_sets import (
+from datamodules.encoded.feature_sets import (
     FeatureData,
     FeatureDataModule,
     FeatureSet,

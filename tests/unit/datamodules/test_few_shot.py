@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.few_shot import FewShotDataModule, Pools, draw_few_shot, validation_shots
-from datamodules.splits import read_split_file
+from datamodules.encoded.few_shot import FewShotDataModule, Pools, draw_few_shot, validation_shots
+from datamodules.sampling.splits import read_split_file
 from records.errors import UserError
 from records.notices import RunWarning
 

@@ -108,7 +108,7 @@ def test_class_folders_are_read_with_their_validation_part(tmp_path):
 
 
 def test_evaluated_images_are_cut_as_encoders_see_them(contest):
-    from datamodules.image_views import ImageFileViews, ViewSettings
+    from datamodules.images.encoder_views import ImageFileViews, ViewSettings
 
     path = contest / "TrainSet" / NAMES[0] / "0.png"
     noise = np.random.default_rng(0).integers(0, 256, (12, 24, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as published
 
-from datamodules.framing import (
+from datamodules.augmentation.framing import (
     Box,
     FrameAndFlip,
     FramingAugmentation,
@@ -18,7 +18,7 @@ from datamodules.framing import (
     random_resized_frame,
     resized_sides,
 )
-from datamodules.images import ImageArray, ImageView
+from datamodules.images.source import ImageArray, ImageView
 from records.errors import UserError
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from ibiohash_material import write_archive
 
+from datamodules.files.ibiohash_archive import Look, left_out, look_at_all
 from datamodules.ibiohash import IBioHash
-from datamodules.ibiohash_archive import Look, left_out, look_at_all
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -120,7 +120,7 @@ def test_preparing_names_what_is_wrong_and_training_leaves_it_out(archive):
 def test_preparing_again_reads_only_what_has_changed(archive, monkeypatch):
     data_of(archive.root).prepare_archive(silent)
     seen = []
-    monkeypatch.setattr("datamodules.ibiohash_archive.decode", lambda path: seen.append(path.name))
+    monkeypatch.setattr("datamodules.files.ibiohash_archive.decode", lambda path: seen.append(path.name))
     changed = archive.root / "iBioHash_Train" / next(iter(archive.labelled))
     changed.write_bytes(changed.read_bytes() + b"\0")
     progress = []
@@ -142,7 +142,7 @@ def test_images_may_lie_elsewhere(archive, tmp_path):
 def test_an_interrupted_look_keeps_what_was_seen(archive, monkeypatch):
     paths = sorted((archive.root / "iBioHash_Train").iterdir())
     record = archive.root / "scan.csv"
-    monkeypatch.setattr("datamodules.ibiohash_archive.SAVED_EVERY", 20)
+    monkeypatch.setattr("datamodules.files.ibiohash_archive.SAVED_EVERY", 20)
 
     def stop_at(done, total):
         if done == 50:

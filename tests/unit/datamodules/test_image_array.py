@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from datamodules.augmentation import CropAndFlip
-from datamodules.images import ImageArray, ImageView, resize, whole_batch
+from datamodules.augmentation.crop_and_flip import CropAndFlip
+from datamodules.images.source import ImageArray, ImageView, resize, whole_batch
 
 
 @pytest.fixture

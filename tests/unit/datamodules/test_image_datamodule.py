@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from datamodules.images import Batch
+    from datamodules.images.source import Batch
 
 AUGMENT = {"crop_padding": 2, "horizontal_flip": True}
 

@@ -11,7 +11,7 @@ import torch
 from file_material import SETTINGS, DigitFiles, write_digits, write_lines
 
 from datamodules.folder import FolderClassification
-from datamodules.images import Batch
+from datamodules.images.source import Batch
 from datamodules.retrieval_lists import RetrievalLists
 from records.errors import UserError
 from records.notices import RunWarning

@@ -11,7 +11,7 @@ from file_material import write_digits
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.image_file_data import ImageFileData
+from datamodules.files.image_file_data import ImageFileData
 from launch.groups import CONF as CONF_FOLDER
 
 CONF = CONF_FOLDER / "data"

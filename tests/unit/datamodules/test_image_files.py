@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torchvision.transforms import functional as published
 
-from datamodules.image_files import ImageFiles, content_digests, decode, default_resize, find_unreadable
+from datamodules.images.image_files import ImageFiles, content_digests, decode, default_resize, find_unreadable
 from records.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules.image_list import read_image_list
+from datamodules.files.image_list import read_image_list
 from records.errors import UserError
 from records.notices import RunWarning
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from datamodules.image_views import ImageFileViews, ViewSettings, centre_view
+from datamodules.images.encoder_views import ImageFileViews, ViewSettings, centre_view
 from records.errors import UserError
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from datamodules.base import ImageDataModule, LabelledImages
-from datamodules.cifar_files import CIFAR10, CIFAR100
 from datamodules.cifar_lt import Cifar10LongTail, Cifar100LongTail
 from datamodules.digits_lt import DigitsLongTail
-from datamodules.images import ImageArray
+from datamodules.files.cifar_files import CIFAR10, CIFAR100
+from datamodules.images.source import ImageArray
 from datamodules.long_tail import (
     LongTail,
     check_counts,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.order import EvaluationBatches, TrainingBatches, number_repeats, training_order
+from datamodules.sampling.order import EvaluationBatches, TrainingBatches, number_repeats, training_order
 from records.errors import UserError
 
 sizes = st.integers(0, 60)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.prompts import (
+from datamodules.encoded.prompts import (
     BEST_SEVEN,
     DATASET_TEMPLATES,
     IMAGENET_80,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.randomness import (
+from datamodules.sampling.randomness import (
     Stream,
     random_bits,
     random_generator,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from file_material import SETTINGS, DigitFiles, write_digits, write_lines
 
-from datamodules.retrieval_list_files import label_width, parse_list, write_list
+from datamodules.files.retrieval_list_files import label_width, parse_list, write_list
 from datamodules.retrieval_lists import RetrievalLists
 from records.errors import UserError
 from records.notices import RunWarning

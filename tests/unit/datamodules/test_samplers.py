@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from datamodules.digits_lt import DigitsLongTail
-from datamodules.order import training_order
-from datamodules.samplers import SamplingRule, class_shares, draw_epoch, has_begun
+from datamodules.sampling.order import training_order
+from datamodules.sampling.samplers import SamplingRule, class_shares, draw_epoch, has_begun
 from records.errors import UserError
 
 COUNTS = (400, 100, 25, 9, 1)

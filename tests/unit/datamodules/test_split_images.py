@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from datamodules.digits import Digits
+from datamodules.files.split_images import SplitImages, split_names
 from datamodules.folder import FolderRetrieval
-from datamodules.split_images import SplitImages, split_names
 
 
 def test_arrays_are_numbered_and_read_as_evaluation_reads_them():

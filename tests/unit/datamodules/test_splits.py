@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.order import training_order
-from datamodules.randomness import Stream, random_bits
-from datamodules.splits import (
+from datamodules.sampling.order import training_order
+from datamodules.sampling.randomness import Stream, random_bits
+from datamodules.sampling.splits import (
     Splits,
     check_split_file,
     hold_out_fold,

@@ -11,10 +11,9 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from datamodules import auto_augment as policy_module
-from datamodules.augmentation import CropAndFlip
-from datamodules.auto_augment import CIFAR10_POLICY, FILL, auto_augment, geometry_map, strength
-from datamodules.contrastive_augmentation import (
+from datamodules.augmentation import auto_augment as policy_module
+from datamodules.augmentation.auto_augment import CIFAR10_POLICY, FILL, auto_augment, geometry_map, strength
+from datamodules.augmentation.contrastive import (
     ContrastiveAugmentation,
     change_brightness,
     change_contrast,
@@ -23,9 +22,10 @@ from datamodules.contrastive_augmentation import (
     random_boxes,
     resized_crops,
 )
+from datamodules.augmentation.crop_and_flip import CropAndFlip
+from datamodules.augmentation.training import TrainingAugmentation, cut_out
+from datamodules.augmentation.warping import rotations, warp
 from datamodules.digits_lt import DigitsLongTail
-from datamodules.training_augmentation import TrainingAugmentation, cut_out
-from datamodules.warping import rotations, warp
 from records.errors import UserError
 
 THEIR_NAMES = {

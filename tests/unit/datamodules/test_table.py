@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from file_material import SETTINGS, DigitFiles, write_digits, write_lines
 
+from datamodules.files.table_files import Columns, class_order, read_table
 from datamodules.table import TableClassification, TableRetrieval
-from datamodules.table_files import Columns, class_order, read_table
 from records.errors import UserError
 from records.notices import RunWarning
 

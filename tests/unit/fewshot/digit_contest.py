@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from datamodules.digit_strokes import HANDS, draw_digit
-from datamodules.gradient_histograms import gradient_histograms
+from datamodules.encoded.digit_strokes import HANDS, draw_digit
+from datamodules.encoded.gradient_histograms import gradient_histograms
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PREFIXES = {"Animal_": (0, 1, 2, 3), "Thu-dog_": (4, 5, 6), "Stanford-Cars_": (7, 8, 9)}

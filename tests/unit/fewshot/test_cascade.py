@@ -11,8 +11,8 @@ from problems import problem
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.submission import Submission
+from datamodules.encoded.joined_features import JoinedFeatures
 from datamodules.jittor import Jittor
-from datamodules.joined_features import JoinedFeatures
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
 from lit_modules.fewshot.cascade import Cascade, CascadeModule, Source

@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from callbacks import encoding_writer
-from datamodules.image_files import ImageFiles
-from datamodules.images_to_encode import ImagesToEncode, ImageViews, Views
+from datamodules.images.image_files import ImageFiles
+from datamodules.images.images_to_encode import ImagesToEncode, ImageViews, Views
 from launch.compose import compose_config
 from modes import build
 from modes.image_codes import TrainedRun, encode_images, encode_once, own_folder

@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from datamodules.base import ImageDataModule
-from datamodules.image_files import ImageFiles
+from datamodules.images.image_files import ImageFiles
 from records.errors import UserError
 
 

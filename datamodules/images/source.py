@@ -10,14 +10,14 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from datamodules.framing import FramingAugmentation
-from datamodules.randomness import Stream, random_seed
+from datamodules.augmentation.framing import FramingAugmentation
+from datamodules.sampling.randomness import Stream, random_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datamodules.augmentation import Augmentation
-    from datamodules.framing import Framing
+    from datamodules.augmentation.crop_and_flip import Augmentation
+    from datamodules.augmentation.framing import Framing
 
 Batch = dict[str, torch.Tensor]
 
@@ -169,7 +169,7 @@ class ImageView(Dataset[Batch]):
 
         Args:
             draws: numbers of draws, B of them: position in the split plus len(self) times the number of
-                earlier draws of that position in this epoch (`datamodules.order.number_repeats`).
+                earlier draws of that position in this epoch (`datamodules.sampling.order.number_repeats`).
 
         Returns:
             image uint8 (B, 3, S, S); label int64 (B,) or float (B, C); index int64 (B,), the position in

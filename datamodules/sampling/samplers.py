@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
-from datamodules.order import training_order
-from datamodules.randomness import Stream, random_bits, random_fractions
+from datamodules.sampling.order import training_order
+from datamodules.sampling.randomness import Stream, random_bits, random_fractions
 from records.errors import UserError
 
 if TYPE_CHECKING:

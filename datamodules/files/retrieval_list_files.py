@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from datamodules.listing import Entry, Fault, read_text_lines
+from datamodules.files.listing import Entry, Fault, read_text_lines
 from records.atomic_file import write_text
 from records.errors import UserError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.listing import PART_NAMES
+from datamodules.files.listing import PART_NAMES
 from records.errors import UserError
 
 

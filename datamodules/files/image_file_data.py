@@ -13,12 +13,12 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
+from datamodules.augmentation.framing import FrameAndFlip
 from datamodules.base import ImageDataModule, LabelledImages
-from datamodules.framing import FrameAndFlip
-from datamodules.image_files import SCANS, ImageFiles, Scan, content_digests, find_unreadable
-from datamodules.listing import SHOWN, Fault, Listing, positions_also_in, refuse
-from datamodules.retrieval_list_files import LIST_FILES, write_list
-from datamodules.splits import label_fingerprint, names_fingerprint
+from datamodules.files.listing import SHOWN, Fault, Listing, positions_also_in, refuse
+from datamodules.files.retrieval_list_files import LIST_FILES, write_list
+from datamodules.images.image_files import SCANS, ImageFiles, Scan, content_digests, find_unreadable
+from datamodules.sampling.splits import label_fingerprint, names_fingerprint
 from records.errors import UserError
 from records.notices import RunWarning
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from datamodules.randomness import Stream, random_order
+from datamodules.sampling.randomness import Stream, random_order
 from records.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from datamodules.randomness import Stream, random_bits, random_integers
+from datamodules.sampling.randomness import Stream, random_bits, random_integers
 from records.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from datamodules.feature_bank import BankKey, FeatureBank, Report, fill_bank, fingerprint_of, open_bank
-from datamodules.feature_sets import clean_features
-from datamodules.few_shot import FewShotDataModule, Pools
-from datamodules.image_views import ImageFileViews, ViewSettings
-from datamodules.prompts import prompts, readable_names, templates_of
+from datamodules.encoded.feature_bank import BankKey, FeatureBank, Report, fill_bank, fingerprint_of, open_bank
+from datamodules.encoded.feature_sets import clean_features
+from datamodules.encoded.few_shot import FewShotDataModule, Pools
+from datamodules.encoded.prompts import prompts, readable_names, templates_of
+from datamodules.images.encoder_views import ImageFileViews, ViewSettings
 from records.errors import UserError
 
 Encode = Literal["pool", "drawn"]
@@ -77,7 +77,7 @@ class EncodedFewShot(FewShotDataModule):
     Args:
         views: random crops of each training image; 0 for the centre crop that every evaluated image has.
         view_seed: of the crops.
-        templates: sentences around a class name, see `datamodules.prompts.templates_of`.
+        templates: sentences around a class name, see `datamodules.encoded.prompts.templates_of`.
         encode: "pool" encodes the whole training pool, once for all draws; "drawn" the drawn images alone.
         bank_dir: folder of the feature banks.
         bank: the folder of the training images' bank itself, in place of one that is found or made below `bank_dir`.
@@ -121,7 +121,7 @@ class EncodedFewShot(FewShotDataModule):
     @property
     @abstractmethod
     def dataset_name(self) -> str:
-        """Name of the data set, as `datamodules.prompts.DATASET_TEMPLATES` knows it."""
+        """Name of the data set, as `datamodules.encoded.prompts.DATASET_TEMPLATES` knows it."""
 
     @abstractmethod
     def load_images(self) -> ImagePools:

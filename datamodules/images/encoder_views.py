@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.image_files import DAMAGE, decode
-from datamodules.randomness import Stream, random_seed
+from datamodules.images.image_files import DAMAGE, decode
+from datamodules.sampling.randomness import Stream, random_seed
 from records.errors import UserError
 
 SCALE = (0.5, 1.0)

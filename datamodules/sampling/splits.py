@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from datamodules.randomness import Stream, random_bits
+from datamodules.sampling.randomness import Stream, random_bits
 from records.atomic_file import write_text
 from records.errors import UserError
 

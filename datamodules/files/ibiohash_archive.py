@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from datamodules.image_files import DAMAGE, decode
+from datamodules.images.image_files import DAMAGE, decode
 from records.atomic_file import replace_atomically
 from records.errors import UserError
 

@@ -13,8 +13,8 @@ from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.framing import centre_frame
-from datamodules.image_files import DAMAGE, decode, default_resize
+from datamodules.augmentation.framing import centre_frame
+from datamodules.images.image_files import DAMAGE, decode, default_resize
 from records.errors import UserError
 
 

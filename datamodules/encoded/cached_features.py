@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.feature_sets import FeatureData, FeatureDataModule, FeatureSet
+from datamodules.encoded.feature_sets import FeatureData, FeatureDataModule, FeatureSet
 
 
 class CachedFeatures(FeatureDataModule):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.class_folders import images_below
-from datamodules.listing import SHOWN, Fault, read_text_lines, refuse
-from datamodules.retrieval_list_files import label_width
+from datamodules.files.class_folders import images_below
+from datamodules.files.listing import SHOWN, Fault, read_text_lines, refuse
+from datamodules.files.retrieval_list_files import label_width
 from records.errors import UserError
 from records.notices import RunWarning
 

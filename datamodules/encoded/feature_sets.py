@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.epoch_loaders import EpochLoaders
-from datamodules.images import Batch
-from datamodules.randomness import Stream, random_integers
+from datamodules.images.source import Batch
+from datamodules.sampling.randomness import Stream, random_integers
 from records.errors import UserError
 
 UnitLength = Literal["check", "scale", "keep"]

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from datamodules.feature_sets import FeatureData, FeatureDataModule, FeatureSet
-from datamodules.randomness import Stream
-from datamodules.splits import (
+from datamodules.encoded.feature_sets import FeatureData, FeatureDataModule, FeatureSet
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import (
     Splits,
     check_split_file,
     label_fingerprint,

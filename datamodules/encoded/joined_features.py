@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datamodules.encoded_images import EncodedFewShot
-from datamodules.feature_sets import FeatureData, FeatureDataModule, FeatureSet
+from datamodules.encoded.encoded_images import EncodedFewShot
+from datamodules.encoded.feature_sets import FeatureData, FeatureDataModule, FeatureSet
 from datamodules.jittor import Jittor, TestFolder
 from records.errors import UserError
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from datamodules.base import RetrievalDataModule
-from datamodules.image_file_data import ImageFileData
-from datamodules.listing import Listing
-from datamodules.randomness import Stream
-from datamodules.splits import stratified_hold_out
+from datamodules.files.image_file_data import ImageFileData
+from datamodules.files.listing import Listing
+from datamodules.sampling.randomness import Stream
+from datamodules.sampling.splits import stratified_hold_out
 from records.errors import UserError
 
 _NOTHING = torch.empty(0, dtype=torch.int64)

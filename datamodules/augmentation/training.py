@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
-from datamodules.augmentation import CropAndFlip, checked_settings
-from datamodules.auto_augment import auto_augment
-from datamodules.randomness import Stream, random_fractions, random_integers
-from datamodules.warping import rotations, warp
+from datamodules.augmentation.auto_augment import auto_augment
+from datamodules.augmentation.crop_and_flip import CropAndFlip, checked_settings
+from datamodules.augmentation.warping import rotations, warp
+from datamodules.sampling.randomness import Stream, random_fractions, random_integers
 from records.errors import UserError
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from datamodules.framing import centre_frame
+from datamodules.augmentation.framing import centre_frame
 from records.errors import UserError
 
 if TYPE_CHECKING:
-    from datamodules.framing import Framing
+    from datamodules.augmentation.framing import Framing
 
 Scan = Literal["exists", "header", "pixels"]
 SCANS = get_args(Scan)

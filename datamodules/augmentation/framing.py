@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from datamodules.augmentation import CropAndFlip
-from datamodules.randomness import Stream, random_fractions
+from datamodules.augmentation.crop_and_flip import CropAndFlip
+from datamodules.sampling.randomness import Stream, random_fractions
 from records.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from datamodules.augmentation import CropAndFlip, checked_settings
-from datamodules.randomness import Stream, random_bits, random_fractions
+from datamodules.augmentation.crop_and_flip import CropAndFlip, checked_settings
+from datamodules.sampling.randomness import Stream, random_bits, random_fractions
 from records.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from datamodules.randomness import Stream, random_bits, random_fractions, random_integers
-from datamodules.warping import identity_maps, rotations, warp
+from datamodules.augmentation.warping import identity_maps, rotations, warp
+from datamodules.sampling.randomness import Stream, random_bits, random_fractions, random_integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ def _apply(
 
 
 def geometry_map(operation: str, value: float, shape: torch.Size) -> torch.Tensor:
-    """Return the map of an operation for `datamodules.warping.warp`, float32 (1, 2, 3).
+    """Return the map of an operation for `datamodules.augmentation.warping.warp`, float32 (1, 2, 3).
 
     Shears keep the first row or column where it is; translations are cut to whole pixels.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from datamodules.listing import PART_NAMES, Entry, Fault, Listing, gather, read_text_lines, refuse
+from datamodules.files.listing import PART_NAMES, Entry, Fault, Listing, gather, read_text_lines, refuse
 from records.errors import UserError
 
 Classes = Callable[[Mapping[str, str]], tuple[int, ...]]

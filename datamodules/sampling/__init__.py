@@ -1,0 +1,1 @@
+"""Which samples are in which part, in which order, by which random numbers."""
