@@ -48,7 +48,7 @@ class Features(FewShotDataModule):
         if file is None:
             raise UserError(
                 "data.file is null: name the npz archive with your features, or with data.layout=tip_adapter the "
-                "folder of a cache; datamodules/encoded/feature_files.py says what is read. No file: data=digits_fewshot"
+                "folder of a cache; datamodules/encoded/feature_files.py says what is read. None: data=digits_fewshot"
             )
         if layout not in ("npz", "tip_adapter"):
             raise UserError(f"data.layout is {layout!r}; the choices are npz, tip_adapter")
