@@ -14,6 +14,9 @@ from launch.run_stamp import run_stamp
 
 HYDRA_VERSION_BASE = "1.3"
 
+OmegaConf.register_new_resolver(
+    "sweep_stamp", lambda: run_stamp(sys.argv[1:]).replace("/", "_"), use_cache=True, replace=True
+)
 OmegaConf.register_new_resolver("run_stamp", lambda: run_stamp(sys.argv[1:]), use_cache=True, replace=True)
 
 

@@ -21,7 +21,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def termination_as_exception() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP of a closed terminal, raise `Terminated` in the main thread.
+    """Let SIGTERM, SIGUSR1 that clusters send ahead of it, and SIGHUP of a closed terminal raise `Terminated`.
 
     A signal that somebody handles or ignores already (nohup, a cluster's engine) is left alone.
     """
@@ -29,7 +29,7 @@ def termination_as_exception() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated(signal.Signals(number).name)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
     is_main = threading.current_thread() is threading.main_thread()
     taken = [number for number in numbers if is_main and signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:

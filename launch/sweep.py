@@ -30,6 +30,7 @@ from launch.jobs import (
     place_of,
 )
 from launch.processes import POLL_SECONDS, Child, Terminated, stop_all, termination_as_exception
+from launch.requeue import requeue
 from launch.slots import share_out, usable_cores, visible_gpus
 from launch.sweep_plan import OWN_LAUNCHERS, SweepPlan
 from launch.sweep_progress import live_line, progress_of, say
@@ -81,6 +82,9 @@ def _guarded(plan: SweepPlan, start: Callable[[], None]) -> int:
         return EXIT_INTERRUPTED
     except Terminated:
         plan.stop_file.touch()
+        said = requeue()
+        if said:
+            print(said, file=sys.stderr, flush=True)
         return EXIT_TERMINATED
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED

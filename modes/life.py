@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import signal
-import subprocess
 import sys
 import traceback
 import warnings
@@ -19,6 +16,7 @@ from typing import Any
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from launch.requeue import requeue
 from records.atomic_file import write_text
 from records.environment import is_first_process
 from records.errors import UserError
@@ -31,9 +29,6 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-
-# Set by those who start this run as one of their jobs.
-OTHER_REQUEUERS = ("SUBMITIT_EXECUTOR", "SWEEP_JOB_RESTART_COUNT")
 
 Settings = Mapping[str, Any]
 
@@ -161,8 +156,9 @@ def _interrupted(stop: BaseException, record: RunRecord, kept: str | None) -> in
         else "Nothing is saved yet; this starts anew"
     )
     _say(f"\nStopped. {what}:\n{record.result.resume_command}")
-    if not by_user:
-        _requeue()
+    said = None if by_user or not is_first_process() else requeue()
+    if said:
+        _say(said)
     return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
 
 
@@ -179,20 +175,6 @@ def _failed(reason: str, record: RunRecord, hint: str = "") -> int:
 def _has_checkpoint(record: RunRecord) -> bool:
     run = RunDirectory(record.path.parent)
     return run.last_checkpoint.is_file() or run.best_checkpoint.is_file()
-
-
-@rank_zero_only
-def _requeue() -> None:
-    """Put a preempted SLURM job back into the queue; submitit, and the parent of a sweep, see to their jobs."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None or any(name in os.environ for name in OTHER_REQUEUERS) or not shutil.which("scontrol"):
-        return
-    try:
-        done = subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True, text=True, timeout=30)
-        problem = done.stderr.strip() if done.returncode != 0 else None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
-    _say(f"Job {job} is back in the queue." if problem is None else f"Job {job} could not be requeued: {problem}")
 
 
 @rank_zero_only

@@ -140,3 +140,32 @@ def test_seeds_of_two_settings_are_two_means(tmp_path):
     assert [(row["task"], row["jobs"], row["completed"]) for row in rows] == [("classify", "2", "2"), ("csq", "2", "2")]
     assert all(float(row["test/map@all ci95"]) > 0 for row in rows)
     assert {result(sweep / str(number))["seed"] for number in range(4)} == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_preempted_sweep_is_requeued_once_and_goes_on_in_its_directory(tmp_path):
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n')
+    program.chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "sweep", "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": f"{program.parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    arguments = ["-m", "seed=0,1", "trainer.max_epochs=3", *CHEAP, f"paths.output_dir={tmp_path / 'outputs'}"]
+    parent = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=environment(**slurm),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    sweeps = tmp_path / "outputs" / "sweeps"
+    wait_for(lambda: any(sweeps.glob("*/0/checkpoints/last.ckpt")))
+    parent.send_signal(signal.SIGUSR1)
+    _, errors = parent.communicate(timeout=100)
+    assert parent.returncode == 143, errors
+    assert (tmp_path / "calls").read_text() == "requeue 77\n"
+    again = run(*arguments, cwd=tmp_path, **slurm, SLURM_RESTART_COUNT="1")
+    assert again.returncode == 0, again.stderr
+    (sweep,) = sweeps.iterdir()
+    assert sweep.name.startswith("slurm-77-")
+    assert [result(sweep / job)["status"] for job in ("0", "1")] == ["completed", "completed"]
+    assert len(result(sweep / "0")["resumed_from"]) == 1
