@@ -7,7 +7,8 @@ from typing import Any
 
 PATH_KEYS = frozenset(
     {
-        "run", "runs", "image", "images", "image_dir", "image_root", "database", "add", "remove", "init_from", "into",
+        "run", "runs", "image", "images", "image_dir", "image_root", "database", "add", "remove",
+        "init_from", "task.teacher", "into",
         "data.root", "data.split_file", "data.file", "data.image_dir", "data.lists_dir", "data.class_names",
         "model.weights_file",
         "hydra.run.dir", "hydra.sweep.dir", "sweep.resume",

@@ -74,7 +74,7 @@ def checkpoint_of_source(source: Path) -> Path:
     if not source.is_dir():
         return source
     run = RunDirectory(last_stage(source))
-    found = next((file for file in (run.best_checkpoint, run.last_checkpoint) if file.is_file()), None)
+    found = run.chosen_checkpoint
     if found is None:
         raise UserError(
             f"init_from={source}: no checkpoints/best.ckpt or checkpoints/last.ckpt in it; "

@@ -143,6 +143,11 @@ class RunDirectory:
         return self.checkpoints / "best.ckpt"
 
     @property
+    def chosen_checkpoint(self) -> Path | None:
+        """The best checkpoint where there is one, else the last, else None."""
+        return next((file for file in (self.best_checkpoint, self.last_checkpoint) if file.is_file()), None)
+
+    @property
     def codes_folder(self) -> Path:
         """The folder of binary codes."""
         return self.path / "codes"

@@ -10,10 +10,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from records.environment import is_first_process
 from records.errors import UserError
+from records.file_lock import is_file_at
 from records.run_directory import RunDirectory
 
 TAKEN = (errno.EAGAIN, errno.EACCES)
@@ -58,7 +58,7 @@ def _locked(run: RunDirectory) -> int | str:
                 run.lock.unlink(missing_ok=True)
                 os.close(descriptor)
                 return obstacle
-            if _is_still(run.lock, descriptor):
+            if is_file_at(run.lock, descriptor):
                 break
             os.close(descriptor)
         _sign(descriptor)
@@ -85,14 +85,6 @@ def _take(descriptor: int, run: RunDirectory) -> str | None:
             "mode=test reads a directory while it is trained in."
         ) from error
     return None
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Tell whether the file is still the one at its path, and not one that its last holder has removed."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _sign(descriptor: int) -> None:

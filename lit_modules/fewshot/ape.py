@@ -15,9 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, class_counts, class_sums
-from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, one_number, positive, text_logits
+from lit_modules.fewshot.head import (
+    LOGIT_SCALE,
+    FewShotHead,
+    State,
+    count,
+    one_number,
+    positive,
+    text_logits,
+    warn_of_no_validation,
+)
 from lit_modules.fewshot.mixing import accuracy_over_weights, first_best
-from lit_modules.fewshot.tip_adapter import key_sums, warn_of_no_validation
+from lit_modules.fewshot.tip_adapter import key_sums
 from records.errors import UserError
 
 SMOOTHING = 1e-6

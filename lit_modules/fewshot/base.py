@@ -70,9 +70,9 @@ class FewShotModule(RecognitionModule):
         return {"transductive": "yes, the fit saw the unlabelled test images"} if self.transductive else {}
 
     def head(self, features: Tensor) -> Outputs:
-        """Return `features` (B, D) and `logits` (B, C), in float32 at least."""
+        """Return `features` (B, D) and `logits` (B, C), in float32 whatever `trainer.precision`: the fit is."""
         with full_precision(features):
-            return {"features": features, "logits": self.classifier.predict(features)}
+            return {"features": features, "logits": self.classifier.predict(features.float())}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of the fitted head; a figure, nothing is trained by it."""

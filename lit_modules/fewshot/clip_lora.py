@@ -1,5 +1,7 @@
 """CLIP-LoRA: low-rank changes of the attention of both encoders, trained on a few images with fixed sentences.
 
+Loss: -log softmax(100 f·t)_y, low-rank changes of q, k and v in both encoders trained
+
 Zanella and Ben Ayed, "Low-Rank Few-Shot Adaptation of Vision-Language Models", CVPR workshops 2024; figures from the
 authors' code (github.com/MaxZanella/CLIP-LoRA).
 """

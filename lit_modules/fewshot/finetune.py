@@ -1,5 +1,7 @@
 """Fine-tuning: a linear classifier on a backbone of which nothing, the last blocks or everything is trained.
 
+Loss: -log softmax(W f)_y, or with both labels of blended images
+
 With `trainable=head`, `adapt_statistics` and a larger `model.image_size` it is the second stage of FixRes (Touvron et
 al., "Fixing the train-test resolution discrepancy", NeurIPS 2019): classifier and batch statistics learn the size.
 """

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, class_means
-from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, one_number, positive, text_logits
+from lit_modules.fewshot.head import (
+    LOGIT_SCALE,
+    FewShotHead,
+    State,
+    one_number,
+    positive,
+    text_logits,
+    warn_of_no_validation,
+)
 from lit_modules.fewshot.mixing import accuracy_over_weights, first_best
 from records.errors import UserError
 from records.notices import RunWarning
@@ -84,6 +92,8 @@ class GDA(FewShotHead):
             return {"weight": weight, "bias": bias}
         state = {"weight": weight, "bias": bias, "text": episode.text}
         if episode.validation is None or not self.alphas:
+            if self.alphas:
+                warn_of_no_validation(f"task.alpha={self.alpha}")
             return {**state, "alpha": one_number(self.alpha, weight)}
         validation = episode.validation
         base = text_logits(validation.features, episode.text, self.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_modules.fewshot.episode import Episode, make_episode, unit_rows
 from records.errors import UserError
+from records.notices import RunWarning
 
 LOGIT_SCALE = 100.0
 """The factor on cosines that CLIP learnt: its logit scale, clipped at 100 (Radford et al., ICML 2021, section 2.5)."""
@@ -152,3 +154,8 @@ def one_number(value: float | Tensor, like: Tensor) -> Tensor:
     """Return a setting as a float64 tensor with the leading dimensions of `like` (..., N, D)."""
     value = torch.as_tensor(value, dtype=torch.float64, device=like.device)
     return value.expand(like.shape[:-2]).clone()
+
+
+def warn_of_no_validation(taken: str) -> None:
+    """Say that a search was wanted, that there are no images to search on, and what is taken."""
+    warnings.warn(f"there are no validation images to choose settings on: {taken} it is", RunWarning, stacklevel=4)

@@ -18,8 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled
-from lit_modules.fewshot.head import FewShotHead, State, count, positive
-from lit_modules.fewshot.tip_adapter import warn_of_no_validation
+from lit_modules.fewshot.head import FewShotHead, State, count, positive, warn_of_no_validation
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, accuracy, class_counts, class_sums
-from lit_modules.fewshot.head import FewShotHead, State, count
+from lit_modules.fewshot.head import FewShotHead, State, count, warn_of_no_validation
 
 MOMENTUM = 0.9
 ALPHA_EVERY = 10
@@ -141,6 +141,8 @@ class LPP(FewShotHead):
         step, step_alpha = weight_step(support.features), alpha_step(on_text)
         velocity = Probe(torch.zeros_like(probe.weight), torch.zeros_like(probe.bias), torch.zeros_like(probe.alpha))
         watch = episode.validation if self.selection == "validation" else None
+        if watch is None and self.selection == "validation":
+            warn_of_no_validation("the last epoch")
         watched_text = None if watch is None or episode.text is None else watch.features @ episode.text.mT
         best, best_accuracy = probe, torch.zeros(step.shape, dtype=torch.float64, device=step.device)
         reached = best_accuracy

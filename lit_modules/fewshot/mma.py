@@ -1,5 +1,7 @@
 """MMA: adapters beside the upper layers of both encoders, which meet in a projection that they share.
 
+Loss: -log softmax(100 f·t)_y, adapters with a projection that both encoders share trained
+
 Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024, equations 4 to 7.
 """
 

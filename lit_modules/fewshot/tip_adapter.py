@@ -7,7 +7,6 @@ Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classifi
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -15,10 +14,18 @@ import torch
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled
-from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, one_number, positive, text_logits
+from lit_modules.fewshot.head import (
+    LOGIT_SCALE,
+    FewShotHead,
+    State,
+    count,
+    one_number,
+    positive,
+    text_logits,
+    warn_of_no_validation,
+)
 from lit_modules.fewshot.mixing import accuracy_over_weights, first_best
 from records.errors import UserError
-from records.notices import RunWarning
 
 Spacing = Literal["linear", "log"]
 
@@ -153,11 +160,6 @@ class TipAdapter(FewShotHead):
         if "text" in state:
             return text_logits(features, state["text"], self.scale)
         return features.new_zeros(*features.shape[:-1], int(state["num_classes"]))
-
-
-def warn_of_no_validation(taken: str) -> None:
-    """Say that a search was wanted, that there are no images to search on, and what is taken."""
-    warnings.warn(f"there are no validation images to choose settings on: {taken} it is", RunWarning, stacklevel=4)
 
 
 def _check_range(key: str, ends: Sequence[float]) -> None:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, accuracy
-from lit_modules.fewshot.head import State, count, one_number, positive
-from lit_modules.fewshot.tip_adapter import TipAdapter, cache_logits, warn_of_no_validation
+from lit_modules.fewshot.head import State, count, one_number, positive, warn_of_no_validation
+from lit_modules.fewshot.tip_adapter import TipAdapter, cache_logits
 
 Selection = Literal["validation", "last", "test_leak"]
 ADAM_EPSILON = 1e-4

@@ -16,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, accuracy
-from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, one_number, positive, text_logits
+from lit_modules.fewshot.head import (
+    LOGIT_SCALE,
+    FewShotHead,
+    State,
+    count,
+    one_number,
+    positive,
+    text_logits,
+    warn_of_no_validation,
+)
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 BLOCK = 2048
@@ -152,6 +161,8 @@ class TransCLIP(FewShotHead):
         cosines, places = nearest(episode.unlabelled, episode.unlabelled, self.neighbours, own=True)
         graph = (cosines.clamp(min=0), places)
         if support is None or episode.validation is None or not self.gammas:
+            if support is not None and self.gammas:
+                warn_of_no_validation(f"task.gamma={self.gamma}")
             return self._fit_mixture(episode, support, graph, one_number(self.gamma, episode.unlabelled))
         best: State = {}
         for gamma in self.gammas:

@@ -1,5 +1,7 @@
 """cRT: a classifier is trained anew, with class-balanced sampling, on the frozen backbone of a plain training.
 
+Loss: stage 2: -log softmax(W f)_y with a new W, classes sampled alike
+
 Kang, Xie, Rohrbach, Yan, Gordo, Feng and Kalantidis, "Decoupling Representation and Classifier for Long-Tailed
 Recognition", ICLR 2020. https://arxiv.org/abs/1910.09217
 """

@@ -1,5 +1,7 @@
 """LIFT: a pretrained vision transformer is fine-tuned by few parameters, under logit adjustment.
 
+Loss: -log softmax(s cos(f, w) + τ log π)_y, adapters and w trained
+
 Shi, Wei, Zhou, Shao, Han and Li, "Long-Tail Learning with Foundation Model: Heavy Fine-Tuning Hurts", ICML 2024.
 https://arxiv.org/abs/2309.10019. Defaults: github.com/shijxcs/LIFT utils/config.py.
 """

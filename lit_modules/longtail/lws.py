@@ -1,5 +1,7 @@
 """LWS: the classifier of a plain training keeps its directions, and each class learns a scale of its logit.
 
+Loss: stage 2: -log softmax(s · W f)_y with W as it is, a learned scale s_c per class
+
 Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020.
 https://arxiv.org/abs/1910.09217. What is scaled: github.com/facebookresearch/classifier-balancing TauNormClassifier.py.
 """

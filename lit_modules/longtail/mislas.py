@@ -1,5 +1,7 @@
 """MiSLAS: mixup for the backbone, then label-aware smoothing for the classifier while batch norms follow the new mix.
 
+Loss: stage 2: (1 - e_y) (-log p_y) + e_y mean of -log p_c, e_c rising from the rarest class to the largest
+
 Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021.
 https://arxiv.org/abs/2104.00466. What moves in stage 2: github.com/dvlab-research/MiSLAS train_stage2.py.
 """

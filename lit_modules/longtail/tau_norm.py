@@ -1,5 +1,7 @@
 """tau-normalisation: the class weights of a plain training divided by a power of their length, without any training.
 
+Loss: none; logits w_c·f / |w_c|^τ
+
 Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, eq. 4.
 https://arxiv.org/abs/1910.09217
 """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_modules.backbones.backbone import Backbone, build_backbone
 from lit_modules.longtail.experts import ExpertClassifiers, branches
 from records.errors import UserError
-from records.run_directory import RunDirectory
+from records.run_directory import RunDirectory, last_stage
 
 NO_ARGUMENTS = ("suggested", "pretrained", "weights_file")
 
@@ -49,8 +49,8 @@ def load_teacher(directory: str, num_classes: int) -> Teacher:
     Raises:
         UserError: no run of several experts lies there, or its classes are others.
     """
-    run = RunDirectory(Path(directory))
-    checkpoint = next((file for file in (run.best_checkpoint, run.last_checkpoint) if file.is_file()), None)
+    run = RunDirectory(last_stage(Path(directory)))
+    checkpoint = run.chosen_checkpoint
     if checkpoint is None or not run.config.is_file():
         raise UserError(f"task.teacher={directory}: no finished run lies there; name the directory of a RIDE run")
     settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
