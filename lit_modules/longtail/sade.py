@@ -5,8 +5,8 @@ Loss: cross-entropy of three experts: of z, of z + log π, of z + log π - τ lo
 Zhang, Hooi, Hong and Feng, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic Long-Tailed Recognition",
 NeurIPS 2022. https://arxiv.org/abs/2107.09249
 
-The prediction is the mean of the experts; the paper's aggregation weights, learned on the unlabelled test images, are not
-part of it, so a skewed test part is judged by the plain mean.
+The prediction is the mean of the experts. The weights that the paper learns on unlabelled test images are not
+part of it: a skewed test part is judged by the plain mean.
 """
 
 from __future__ import annotations
