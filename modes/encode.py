@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,7 @@ from datamodules.images.images_to_encode import Views
 from lit_modules.hashing.base import HashingModule
 from modes import build
 from modes.binding import locate
-from modes.image_codes import TrainedRun, encode_images, open_trained
+from modes.image_codes import TrainedRun, encode_images, encode_unlabelled, open_trained
 from modes.life import Settings, live
 from modes.predict import below_run, check_one_path
 from modes.train import quieten_lightning
@@ -30,7 +31,7 @@ from records.environment import is_first_process
 from records.errors import UserError
 from records.result import RunRecord
 from retrieval.encodings import Encodings
-from retrieval.submission import code_file
+from retrieval.submission import code_file, with_silent_queries
 
 SOURCE_FILE = "images.json"
 PLAIN_NAME = re.compile(r"[^\w.-]+")
@@ -83,13 +84,45 @@ def encode(settings: Settings, record: RunRecord) -> None:
     trained = open_trained(settings, needs_data=listed is None)
     target = Path(settings["paths"]["run_dir"])
     record.describe(checkpoint_used=trained.checkpoint.stem)
-    encodings = (
-        encode_split(trained, settings["split"], target) if listed is None else encode_list(trained, listed, target)
-    )
-    if is_first_process():
-        _write_csv(settings["csv"], encodings, target)
-        _show(encodings, target, settings)
+    if listed is None and settings["split"] is None and hasattr(trained.data, "unlabelled_images"):
+        encode_contest(trained, target)
+    else:
+        encodings = (
+            encode_split(trained, settings["split"], target) if listed is None else encode_list(trained, listed, target)
+        )
+        if is_first_process():
+            _write_csv(settings["csv"], encodings, target)
+            _show(encodings, target, settings)
     record.finish({})
+
+
+def encode_contest(trained: TrainedRun, target: Path) -> None:
+    """Encode the parts without labels of a contest's data, and write `submit_PART.csv` of each with its packed codes.
+
+    Raises:
+        UserError: the task has no hash layer, or a name cannot be written.
+    """
+    parts = encode_unlabelled(trained, trained.data, _views(trained))
+    if not is_first_process():
+        return
+    for part, encodings in parts.items():
+        if encodings.codes is None:
+            raise UserError("this task has no hash layer: there are no codes to submit; images=FOLDER keeps features")
+        names, codes = encodings.names, np.asarray(encodings.codes)
+        if part == "query":
+            names, codes = with_silent_queries(names, codes, encodings.unreadable, encodings.bits)
+        try:
+            content = code_file(names, codes, encodings.bits)
+        except ValueError as error:
+            raise UserError(f"submit_{part}.csv cannot be written: {error}") from error
+        with replace_atomically(target / f"submit_{part}.csv") as file:
+            file.write(content)
+        with replace_atomically(target / f"{part}_codes.npz") as file:
+            np.savez(file, names=np.array(names), codes=codes, bits=np.array(encodings.bits))
+        counts = f"{len(encodings):,} images, {len(encodings.unreadable):,} unreadable"
+        Console(soft_wrap=True, highlight=False, markup=False).print(
+            f"{part}: {counts}: {target / f'submit_{part}.csv'}"
+        )
 
 
 def read_images(settings: Settings, source: str) -> ImageList:

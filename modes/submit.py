@@ -32,10 +32,17 @@ from records.notices import RunWarning
 from records.result import RunRecord
 from records.run_directory import last_stage, open_run
 from retrieval.average_precision import average_precision
-from retrieval.codes import pack
 from retrieval.counting import count_distances
 from retrieval.encodings import Encodings
-from retrieval.submission import BITS, LISTED, code_file, problems_of, ranking, ranking_file
+from retrieval.submission import (
+    BITS,
+    LISTED,
+    code_file,
+    problems_of,
+    ranking,
+    ranking_file,
+    with_silent_queries,
+)
 
 QUERY_FILE, GALLERY_FILE, RANKING_FILE = "submit_query.csv", "submit_gallery.csv", "submit.csv"
 SHOWN = 10
@@ -102,11 +109,7 @@ def write_submission(
     Raises:
         UserError: names cannot be written in these files, or a file is not valid.
     """
-    names = (*query.names, *query.unreadable)
-    silent = pack(np.zeros((len(query.unreadable), BITS), dtype=bool))
-    codes = np.concatenate([query_codes, silent])
-    order = np.argsort(np.array(names), kind="stable")
-    names, codes = tuple(names[place] for place in order), codes[order]
+    names, codes = with_silent_queries(query.names, query_codes, query.unreadable)
     try:
         positions = ranking(codes, gallery_codes)
         files = {

@@ -14,7 +14,7 @@ Source: the organisers' script generate_submit_csv.py, as copied in github.com/c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -47,6 +47,20 @@ def code_file(names: Sequence[str], codes: np.ndarray, bits: int = BITS) -> byte
     digits = (unpack(codes, bits).astype(np.uint8) + ord("0")).tobytes().decode("ascii")
     rows = (f"{name},'{digits[row * bits : (row + 1) * bits]}'" for row, name in enumerate(names))
     return _text([CODE_HEADER, *rows])
+
+
+def with_silent_queries(
+    names: Sequence[str], codes: np.ndarray, unreadable: Iterable[str], bits: int = BITS
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return names and packed codes sorted by name, with the code of zeros for each query that cannot be read.
+
+    A query's line must not be missing.
+    """
+    silent = tuple(unreadable)
+    every = (*names, *silent)
+    rows = np.concatenate([codes, pack(np.zeros((len(silent), bits), dtype=bool))])
+    order = np.argsort(np.array(every), kind="stable")
+    return tuple(every[place] for place in order), rows[order]
 
 
 def ranking_file(query_names: Sequence[str], gallery_names: Sequence[str], positions: np.ndarray) -> bytes:

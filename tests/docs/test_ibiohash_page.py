@@ -45,7 +45,7 @@ def run(command, folder):
 def test_the_pages_commands_lead_to_valid_submissions(tmp_path):
     archive = write_archive(tmp_path / "data" / "iBioHash", per_class=60, classes=4)
     listed = commands()
-    assert len(listed) == 7
+    assert len(listed) == 8
     printed = [run(command, tmp_path) for command in listed]
     assert "240 images in 4 classes" in printed[0]
     folders = sorted((tmp_path / "outputs" / "ibiohash" / "submissions").iterdir())
@@ -57,6 +57,9 @@ def test_the_pages_commands_lead_to_valid_submissions(tmp_path):
         with np.load(folder / "gallery_codes.npz") as codes:
             assert codes["names"].tolist() == sorted(archive.gallery)
             assert codes["codes"].shape == (108, 1)
+    own = tmp_path / "outputs" / "ibiohash" / "codes" / "own"
+    for name in ("submit_query.csv", "submit_gallery.csv"):
+        assert (own / name).read_bytes() == (folders[0] / name).read_bytes()
     encoded = tmp_path / "outputs" / "ibiohash" / "codes" / "Gallery" / "submit_gallery.csv"
     assert encoded.read_bytes() == (folders[0] / "submit_gallery.csv").read_bytes()
     trained = json.loads((tmp_path / "outputs" / "ibiohash" / "result.json").read_text())["metrics"]
