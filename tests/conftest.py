@@ -13,3 +13,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def no_output_folder(monkeypatch):
     """Let runs of a test write below the folder the test chooses, whatever OUTPUT_DIR says outside."""
     monkeypatch.delenv("OUTPUT_DIR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_afterwards():
+    """Give Ctrl-C back after a test: Lightning ignores it for good once it has stopped a training in this process."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
