@@ -22,6 +22,7 @@ from launch.problems import Problem, as_text
 from launch.stages import is_in_stages, run_stages, with_stage_settings
 from launch.stored import stored_config
 from launch.sweep_plan import resumed_line
+from records.console import be_quiet
 from records.errors import UserError
 from records.run_directory import last_stage, open_run
 
@@ -75,6 +76,7 @@ def act_on_run(line: CommandLine, run: str) -> int:
     if line.flags.cfg:
         print(OmegaConf.to_yaml(config))
         return 0
+    be_quiet(bool(config.quiet))
     if is_in_stages(config):
         return run_stages(config, list(line.overrides), is_resumed=True)
     return int(import_module(f"modes.{config.mode}").run(config, overrides=list(line.overrides)))
@@ -95,6 +97,7 @@ def hand_to_hydra(line: CommandLine) -> int:
         if config.get("init_from") is not None:
             config.init_from = str(Path(config.init_from).absolute())
         config.paths.run_dir = settings.runtime.output_dir
+        be_quiet(bool(config.quiet))
         overrides = list(settings.overrides.task)
         try:
             if is_in_stages(config):

@@ -41,7 +41,7 @@ from lit_modules.fewshot.tip_adapter import TipAdapter
 from lit_modules.fewshot.tip_adapter_f import TipAdapterF
 from lit_modules.fewshot.transclip import TransCLIP
 from lit_modules.fewshot.zeroshot import ZeroShot
-from records.sweep_summary import statistic
+from records.statistic import statistic
 
 NEAR_DUPLICATE = 0.98
 CLASSES, DRAWS = 374, 3

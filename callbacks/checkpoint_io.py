@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from records.atomic_file import remove_leftovers, replace_atomically
+from records.checkpoint_checksum import LABEL, LENGTH_FIELD, NO_COMMENT, verify_checkpoint
 from records.environment import is_first_process
 from records.errors import UserError
 from records.notices import RunWarning
@@ -19,13 +20,6 @@ from records.notices import RunWarning
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
-
-# The archive's own comment field (PKWARE APPNOTE 4.3.16): two bytes of length, the last of the file, and the comment.
-LABEL = b"sha256:"
-COMMENT_SIZE = len(LABEL) + 64
-LENGTH_FIELD = COMMENT_SIZE.to_bytes(2, "little")
-NO_COMMENT = b"\0\0"
-BLOCK = 1 << 20
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -113,34 +107,6 @@ def sound_checkpoint(candidates: Sequence[Path]) -> Path | None:
     return None
 
 
-def verify_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Compare a checkpoint with the checksum it carries.
-
-    Returns:
-        True when it carries one and it fits, False when it carries none.
-
-    Raises:
-        UserError: the file is missing, or its content does not fit its checksum.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{file}: there is no such checkpoint. A run keeps checkpoints/last.ckpt and best.ckpt.")
-    size = file.stat().st_size - COMMENT_SIZE
-    with file.open("rb") as stream:
-        stream.seek(max(size, 0))
-        comment = stream.read()
-        if size <= 0 or not comment.startswith(LABEL):
-            return False
-        stream.seek(0)
-        digest = _digest(stream, size)
-    if comment[len(LABEL) :] != digest:
-        raise UserError(
-            f"{file}: the content does not fit the checksum written with it, so the file was damaged later. "
-            "Put a copy of it there, or start the run again."
-        )
-    return True
-
-
 def _write_with_checksum(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     stream = _HashingStream(file)
     try:
@@ -192,17 +158,6 @@ class _HashingStream:
             self.error = error
             raise
         self._hash.update(block)
-
-
-def _digest(stream: IO[bytes], size: int) -> bytes:
-    digest = hashlib.sha256()
-    while size > 0:
-        block = stream.read(min(BLOCK, size))
-        if not block:
-            break
-        digest.update(block)
-        size -= len(block)
-    return digest.hexdigest().encode()
 
 
 def _not_written(path: Path, error: OSError) -> UserError:

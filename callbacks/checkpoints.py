@@ -91,8 +91,7 @@ class BestCheckpoint(_EpochCheckpoint):
         direction: `max` where a high value is good, `min` where a low one is.
 
     Raises:
-        UserError: another direction, or a monitor that does not begin with `val/` (the test part never
-        chooses).
+        UserError: another direction, or a monitor that does not begin with `val/` (the test part never chooses).
     """
 
     def __init__(self, directory: str, monitor: str, direction: Literal["max", "min"]) -> None:
@@ -115,6 +114,12 @@ class BestCheckpoint(_EpochCheckpoint):
         self.best_metrics: dict[str, float] = {}
         """The best epoch's `val/NAME`, float64, of a module that keeps `exact_metrics`; empty for any other."""
         self._validated = False
+        self._is_fitting = True
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note whether epochs follow among which one is chosen."""
+        self._is_fitting = stage == "fit"
+        super().setup(trainer, pl_module, stage)
 
     @property
     def best_score(self) -> float | None:
@@ -163,7 +168,12 @@ class BestCheckpoint(_EpochCheckpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the earlier attempt's best score, if it is of the same metric and its file is there."""
+        """Go on from the earlier attempt's best score, if it is of the same metric and its file is there.
+
+        A test chooses nothing, and its directory may be another one than the run's.
+        """
+        if not self._is_fitting:
+            return
         score = state_dict["best_score"]
         if score is None or (state_dict["monitor"], state_dict["direction"]) != (self.monitor, self.mode):
             return

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import netrc
-import os
-import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.metrics_table import MetricsTable
+from callbacks.wandb_account import Mode, choose_mode
 from records.atomic_file import write_text
+from records.console import say
 from records.errors import UserError
 from records.notices import RunWarning
 from records.override_set import override_settings, short_name
 from records.result import read_result
 from records.run_directory import RunDirectory
+from records.wandb_names import STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,23 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-CONNECT_SECONDS = 3.0
-DEFAULT_SERVER = "https://api.wandb.ai"
-
 ARTIFACTS = ("checkpoints", "codes")
 NO_NAME = ("mode", "run", "logger", "paths.", "trainer.accelerator", "trainer.devices")
 """Beginnings of overrides that are no part of a run's name."""
-
-Mode = Literal["online", "offline", "disabled"]
-
-# W&B's own names; "dryrun" and "run" are those of its early releases.
-_MODES: dict[str, Mode] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
 
 
 def wandb_logger(
@@ -97,24 +82,6 @@ def wandb_logger(
         job_type=job_type,
         tags=list(tags or ()),
     )
-
-
-def choose_mode(offline: bool | Literal["auto"]) -> Mode:
-    """Choose how W&B runs; `auto` warns with the reason when it chooses `offline` on its own."""
-    wanted = os.environ.get("WANDB_MODE", "").lower()
-    if offline is True:
-        return "offline"
-    if offline is False:
-        return "online"
-    if wanted:
-        if wanted not in _MODES:
-            raise UserError(f"WANDB_MODE={wanted!r} in the environment; choices: {', '.join(_MODES)}.")
-        return _MODES[wanted]
-    obstacle = _obstacle(os.environ.get("WANDB_BASE_URL", DEFAULT_SERVER))
-    if obstacle is None:
-        return "online"
-    _warn(f"logger=wandb writes to disk only: {obstacle}. Send the run later with `wandb sync`.")
-    return "offline"
 
 
 def steady(logger: Logger) -> Logger:
@@ -238,6 +205,8 @@ class SteadyWandbLogger(_Steadiness, WandbLogger):
             resume="allow" if mode == "online" else None,
             **settings,
         )
+        # Lightning passes it on, and W&B warns that it means nothing.
+        self._wandb_init.pop("anonymous", None)
 
     @property
     @rank_zero_experiment
@@ -270,6 +239,12 @@ class SteadyWandbLogger(_Steadiness, WandbLogger):
         """Finish what Lightning asks for, if W&B can."""
         self._steadily(super().finalize, status)
 
+    @rank_zero_only
+    def finish(self) -> None:
+        """End the W&B run, if there is one: what is left is sent or written. Without this its process ends it later."""
+        if self._experiment is not None:
+            self._steadily(self._experiment.finish)
+
     def _started(self) -> Any:
         # Each attempt that fails is followed by a more modest one.
         attempts: list[Mode] = (
@@ -288,10 +263,13 @@ class SteadyWandbLogger(_Steadiness, WandbLogger):
         import wandb
 
         # Another run still open in this process would otherwise be returned in place of a new one.
+        # W&B's own lines are many, and coloured under NO_COLOR too; its warnings and errors stay.
+        wandb.setup(settings=wandb.Settings(show_info=False))
         run = wandb.init(**self._wandb_init, reinit="finish_previous")
         if self._wandb_init["mode"] != "disabled":
-            run.define_metric("trainer/global_step")
-            run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            say(f"W&B: {_whereabouts(run)}")
+            run.define_metric(STEP)
+            run.define_metric("*", step_metric=STEP, step_sync=True)
             write_text(self._run_directory.wandb_run_id, f"{run.id}\n")
         return run
 
@@ -316,33 +294,16 @@ def _typed(run: RunDirectory) -> str:
     return short_name(settings, [key for key in settings if not key.startswith(NO_NAME)])
 
 
+def _whereabouts(run: Any) -> str:
+    """Return the address of a W&B run; of an offline one the command that sends it."""
+    return f"offline; `wandb sync {run.settings.sync_dir}` sends it" if run.offline else str(run.url)
+
+
 def _kept_run_id(run: RunDirectory) -> str | None:
     try:
         return run.wandb_run_id.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
-
-
-def _obstacle(server: str) -> str | None:
-    """Name what stands in the way of sending; None when nothing does."""
-    host = urlsplit(server).hostname or server
-    if not _has_key(host):
-        return f"there is no API key for {host} (`wandb login` stores one)"
-    try:
-        port = urlsplit(server).port or (80 if server.startswith("http://") else 443)
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        return f"{host} cannot be reached ({error})"
-    return None
-
-
-def _has_key(host: str) -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _warn(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback
@@ -20,14 +20,45 @@ from records.classification_figures import (
     reliability_picture,
 )
 from records.run_directory import RunDirectory
+from records.wandb_names import picture_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import lightning.pytorch as pl
+    from numpy.typing import NDArray
 
-    from lit_modules.metrics.per_class import RecognitionResult
     from records.figures import Picture
+
+
+class Calibration(Protocol):
+    """Confidence against accuracy in M bins: edges (M + 1,), and for each bin samples, accuracy, mean confidence."""
+
+    @property
+    def edges(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def counts(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def accuracy(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def confidence(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def expected_error(self) -> float: ...  # noqa: D102
+
+
+class Recognition(Protocol):
+    """What a test of a classifier found: recalls (C,), confusion (C, C), calibration, training counts, groups (C,)."""
+
+    @property
+    def recalls(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def confusion(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def calibration(self) -> Calibration: ...  # noqa: D102
+    @property
+    def class_counts(self) -> tuple[int, ...] | None: ...  # noqa: D102
+    @property
+    def groups(self) -> dict[str, NDArray[np.bool_]]: ...  # noqa: D102
 
 
 class RecognitionPictures(Callback):
@@ -36,7 +67,7 @@ class RecognitionPictures(Callback):
     The files are plots/class_recalls.png, plots/confusion.png, plots/reliability.png, plots/recall_curves.png (where
     two epochs were judged at least), recognition/classes.csv and recognition/confusion.csv. Reads
     `pl_module.recognition_result` and, for old recalls against new, `pl_module.recognition_before` (both a
-    `RecognitionResult`), and `trainer.datamodule.class_names`. A task without a recognition result, as one of
+    `Recognition`), and `trainer.datamodule.class_names`. A task without a recognition result, as one of
     retrieval, gets no files. Only rank 0 writes.
 
     Args:
@@ -48,20 +79,18 @@ class RecognitionPictures(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the files."""
-        result: RecognitionResult | None = getattr(pl_module, "recognition_result", None)
+        result: Recognition | None = getattr(pl_module, "recognition_result", None)
         if result is None or not trainer.is_global_zero:
             return
-        before: RecognitionResult | None = getattr(pl_module, "recognition_before", None)
+        before: Recognition | None = getattr(pl_module, "recognition_before", None)
         names: Sequence[str] = trainer.datamodule.class_names  # type: ignore[attr-defined]
         write_text(self._run.class_table, class_table(result, names, before))
         write_text(self._run.confusion_table, confusion_table(result, names))
         for path, picture in self._pictures(result, names, before).items():
             picture.save(path)
-            log_picture(trainer.loggers, f"test/{path.stem}", path, trainer.global_step)
+            log_picture(trainer.loggers, picture_name("test", path), path, trainer.global_step)
 
-    def _pictures(
-        self, result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None
-    ) -> dict[Path, Picture]:
+    def _pictures(self, result: Recognition, names: Sequence[str], before: Recognition | None) -> dict[Path, Picture]:
         calibration = result.calibration
         pictures = {
             self._run.class_recalls: recall_picture(
@@ -84,14 +113,12 @@ class RecognitionPictures(Callback):
         return pictures if curves is None else {**pictures, self._run.recall_curves: curves}
 
 
-def class_table(result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None = None) -> str:
+def class_table(result: Recognition, names: Sequence[str], before: Recognition | None = None) -> str:
     """Write every class as a line of CSV, the most frequent in training first; `class_rows` names the columns."""
     return _csv(class_rows(result, names, before))
 
 
-def class_rows(
-    result: RecognitionResult, names: Sequence[str], before: RecognitionResult | None = None
-) -> list[list[object]]:
+def class_rows(result: Recognition, names: Sequence[str], before: Recognition | None = None) -> list[list[object]]:
     """Return the names of the columns, and a row for every class, the most frequent in training first.
 
     Columns: class, name, training_images (empty where they are unknown), test_images, recall (empty without test
@@ -116,7 +143,7 @@ def class_rows(
     return [list(head), *rows]
 
 
-def confusion_table(result: RecognitionResult, names: Sequence[str]) -> str:
+def confusion_table(result: Recognition, names: Sequence[str]) -> str:
     """Write the numbers of samples by true class (row) and predicted class (column) as CSV, in label order."""
     return _csv(
         [["true class", *names], *([name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True))]

@@ -12,9 +12,12 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.logged_pictures import log_picture
 from records.atomic_file import replace_atomically
+from records.code_figures import bits_picture
 from records.figures import NEIGHBOURS, Picture, gallery_picture, precision_recall_picture
 from records.run_directory import RunDirectory
+from records.wandb_names import picture_name
 from retrieval.search import nearest_codes
+from retrieval.statistics import bit_products, count_bits, ones_shares
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 class RetrievalPictures(Callback):
     """Write the pictures and the codes of a retrieval result at the end of a test; show the pictures in the loggers.
 
-    The files are plots/pr_curve.png, plots/gallery.png and codes/codes.npz. Reads
+    The files are plots/pr_curve.png, plots/gallery.png, plots/bits.png and codes/codes.npz. Reads
     `pl_module.retrieval_result` (a `RetrievalResult`) and `trainer.datamodule.pictures(split, positions)` for
     the splits `query` and `database`. A task without a retrieval result gets no files. Only rank 0 writes.
 
@@ -44,14 +47,18 @@ class RetrievalPictures(Callback):
         self._queries = queries
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the three files."""
+        """Write the files."""
         result: RetrievalResult | None = getattr(pl_module, "retrieval_result", None)
         if result is None or not trainer.is_global_zero:
             return
-        curve_picture(result).save(self._run.pr_curve)
-        self._gallery(result, trainer).save(self._run.gallery)
-        for path in (self._run.pr_curve, self._run.gallery):
-            log_picture(trainer.loggers, f"test/{path.stem}", path, trainer.global_step)
+        pictures = {
+            self._run.pr_curve: curve_picture(result),
+            self._run.gallery: self._gallery(result, trainer),
+            self._run.bits: code_picture(result),
+        }
+        for path, picture in pictures.items():
+            picture.save(path)
+            log_picture(trainer.loggers, picture_name("test", path), path, trainer.global_step)
         write_codes(self._run.codes, result)
 
     def _gallery(self, result: RetrievalResult, trainer: pl.Trainer) -> Picture:
@@ -110,6 +117,12 @@ def curve_picture(result: RetrievalResult) -> Picture:
     note = f" {empty} of {len(result.query)} queries find nothing at radius 0; they count as precision 0 there."
     picture = precision_recall_picture(curve.precision.tolist(), curve.recall.tolist(), bits=bits)
     return Picture(picture.figure, picture.title, picture.description + (note if empty else ""))
+
+
+def code_picture(result: RetrievalResult) -> Picture:
+    """Draw balance and correlation of the bits of the database's codes."""
+    counts = count_bits(result.database.codes, result.database.bits)
+    return bits_picture(ones_shares(counts), bit_products(counts) / counts.items)
 
 
 def choose_queries(total: int, count: int, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from callbacks.retrieval_pictures import label_text
 from records.data_figures import training_images_picture
 from records.notices import RunWarning
 from records.run_directory import RunDirectory
+from records.wandb_names import picture_name
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -59,7 +60,7 @@ class TrainingImages(Callback):
             # a full disk must not cost the run its training
             warnings.warn(f"{path} cannot be written ({error.strerror}).", RunWarning, stacklevel=2)
             return
-        log_picture(trainer.loggers, f"train/{path.stem}", path, trainer.global_step)
+        log_picture(trainer.loggers, picture_name("train", path), path, trainer.global_step)
 
 
 def training_images(data: Any, seed: int, count: int) -> Picture | None:

@@ -12,22 +12,21 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import FSDPStrategy
 
 from callbacks.loggers import SteadyWandbLogger
-from callbacks.recognition_pictures import class_rows
+from callbacks.recognition_pictures import Recognition, class_rows
 from callbacks.retrieval_pictures import NearestPictures, nearest_pictures
 from records.metric_names import HEADLINE
 from records.run_directory import RunDirectory
 from records.run_settings import read_configuration
+from records.wandb_names import CLASS_TABLE, CONFUSION, GALLERY_TABLE, PRE_SIGN, PRECISION_RECALL, STEP, Chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import lightning.pytorch as pl
 
-    from lit_modules.metrics.per_class import RecognitionResult
     from retrieval.curves import PrecisionRecallCurve
     from retrieval.evaluation import RetrievalResult
 
-STEP = "trainer/global_step"
 BINS = 64
 # W&B shows no more rows of a table.
 MAX_ROWS = 10_000
@@ -71,20 +70,18 @@ class WandbTables(Callback):
 
     def _content(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        recognition: RecognitionResult | None = getattr(pl_module, "recognition_result", None)
+        recognition: Recognition | None = getattr(pl_module, "recognition_result", None)
         retrieval: RetrievalResult | None = getattr(pl_module, "retrieval_result", None)
         content: dict[str, Any] = {}
         if recognition is not None:
-            content["test/classes"] = class_content(recognition, data.class_names)
-            content["test/confusion_matrix"] = confusion_content(recognition.confusion, data.class_names)
+            content[CLASS_TABLE] = class_content(recognition, data.class_names)
+            content[CONFUSION.name] = confusion_content(recognition.confusion, data.class_names)
         if retrieval is not None:
-            content["test/gallery_table"] = gallery_content(
-                nearest_pictures(retrieval, data, self._seed, self._queries)
-            )
-            content["test/precision_recall"] = curve_content(retrieval.curve)
+            content[GALLERY_TABLE] = gallery_content(nearest_pictures(retrieval, data, self._seed, self._queries))
+            content[PRECISION_RECALL.name] = curve_content(retrieval.curve)
             values = _pre_sign_values(trainer, pl_module)
             if values is not None:
-                content["test/pre_sign"] = histogram_content(values)
+                content[PRE_SIGN] = histogram_content(values)
         return content
 
     def _keep(self, run: Any, wanted: Sequence[str]) -> None:
@@ -103,7 +100,7 @@ class WandbTables(Callback):
                 run.log_artifact(artifact)
 
 
-def class_content(result: RecognitionResult, names: Sequence[str]) -> Any:
+def class_content(result: Recognition, names: Sequence[str]) -> Any:
     """Return the table of every class: training images, test images, recall."""
     import wandb
 
@@ -128,10 +125,7 @@ def confusion_content(confusion: np.ndarray, names: Sequence[str]) -> Any:
         if confusion[true, predicted] or confusion.size <= MAX_ROWS
     ]
     largest = sorted(cells, key=lambda cell: -cell[2])[:MAX_ROWS] if len(cells) > MAX_ROWS else cells
-    fields = {name: name for name in ("Actual", "Predicted", "nPredictions")}
-    table = wandb.Table(columns=list(fields), data=[*largest])
-    title = {"title": "Confusion matrix of the test part"}
-    return wandb.plot_table("wandb/confusion_matrix/v1", table, fields, title)
+    return _drawn(CONFUSION, wandb.Table(columns=list(CONFUSION.fields.values()), data=[*largest]))
 
 
 def gallery_content(found: NearestPictures) -> Any:
@@ -165,7 +159,13 @@ def curve_content(curve: PrecisionRecallCurve) -> Any:
         for radius, (recall, precision) in enumerate(zip(curve.recall, curve.precision, strict=True))
     ]
     table = wandb.Table(columns=["radius", "recall", "precision"], data=rows)
-    return wandb.plot.line(table, "recall", "precision", title="Precision and recall by Hamming radius")
+    return _drawn(PRECISION_RECALL, table)
+
+
+def _drawn(chart: Chart, table: Any) -> Any:
+    import wandb
+
+    return wandb.plot_table(chart.kind, table, dict(chart.fields), {"title": chart.title})
 
 
 def histogram_content(values: np.ndarray) -> Any:

@@ -10,12 +10,15 @@ from typing import ClassVar
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.data import DataLoader
 
 from datamodules.augmentation.contrastive import ContrastiveAugmentation
 from datamodules.augmentation.crop_and_flip import Augmentation
 from datamodules.augmentation.training import TrainingAugmentation
 from datamodules.epoch_loaders import EpochLoaders
-from datamodules.images.source import ImageSource, ImageView
+from datamodules.images.paired import UnlabelledView
+from datamodules.images.source import Batch, ImageSource, ImageView
+from datamodules.sampling.order import training_order
 from datamodules.sampling.samplers import SamplingRule, check_epochs, draw_epoch
 from datamodules.sampling.splits import (
     Splits,
@@ -174,9 +177,23 @@ class ImageDataModule(EpochLoaders):
         epoch: int = 0,
         augmentation: Augmentation | None = None,
         further_views: tuple[Augmentation, ...] = (),
+        seed: int | None = None,
     ) -> ImageView:
-        """Make what a loader reads of one split."""
-        return ImageView(self.data.source, self.positions(split), augmentation, self.seed, epoch, further_views)
+        """Make what a loader reads of one split; `seed` is that of augmentations, the run's if None."""
+        seed = self.seed if seed is None else seed
+        return ImageView(self.data.source, self.positions(split), augmentation, seed, epoch, further_views)
+
+    def unlabelled_loader(self, split: str, epoch: int) -> DataLoader[Batch]:
+        """Make a loader of two random views of a split's images, shuffled and without labels, for this rank.
+
+        Both views are those of contrastive learning (`view_augment`). What cannot be shared out evenly is left out, as
+        in training (`TrainingBatches`).
+
+        Returns:
+            batches of `views` uint8 (2, B, 3, S, S) and `index` int64 (B,).
+        """
+        view = self.view(split, epoch, self.view_augmentation, (self.view_augmentation,))
+        return self._training_loader(UnlabelledView(view), training_order(len(view), self.seed, epoch), epoch)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the data, once; every stage needs the same."""

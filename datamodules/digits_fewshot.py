@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,8 @@ class DigitsFewShot(FewShotDataModule):
 
     The arguments are those of `FewShotDataModule`.
     """
+
+    pools_are_drawn: ClassVar[bool] = True
 
     @property
     def source_name(self) -> str:

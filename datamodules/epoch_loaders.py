@@ -81,9 +81,8 @@ class EpochLoaders(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Make the loader of the coming epoch, for this rank."""
         epoch = self.epoch
-        order = number_repeats(self.training_order(epoch), self.sizes["train"])
-        batches = TrainingBatches(order, self.batch_size, *self._rank_and_world_size())
-        return self._loader(self.training_view(epoch), batches, epoch)
+        draws = number_repeats(self.training_order(epoch), self.sizes["train"])
+        return self._training_loader(self.training_view(epoch), draws, epoch)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Make a loader for each of `val_splits`, for this rank's shard; none without a validation part."""
@@ -97,6 +96,10 @@ class EpochLoaders(LightningDataModule, ABC):
         """Make the loader of one split, in its order and without random changes, for this rank's shard."""
         batches = EvaluationBatches(self.sizes[split], self.eval_batch_size, *self._rank_and_world_size())
         return self._loader(self.evaluation_view(split), batches, 0)
+
+    def _training_loader(self, view: Dataset[Batch], order: torch.Tensor, epoch: int) -> DataLoader[Batch]:
+        """Make a loader that hands out what `order` names of a view, in this rank's equal batches."""
+        return self._loader(view, TrainingBatches(order, self.batch_size, *self._rank_and_world_size()), epoch)
 
     def _loader(self, view: Dataset[Batch], batches: Sampler[list[int]], epoch: int) -> DataLoader[Batch]:
         rank, _ = self._rank_and_world_size()

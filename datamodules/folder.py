@@ -8,6 +8,7 @@ from collections import Counter
 from datamodules.files.class_folders import folders_in, images_below, part_folders
 from datamodules.files.image_file_split import ImageFileSplit, RetrievalFileSplit
 from datamodules.files.listing import Entry, Listing, gather
+from datamodules.foreground import ForegroundDraws
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -61,7 +62,7 @@ class Folder(ImageFileSplit):
         return self.with_usual_parts(gather(entries, classes, multi_label=False))
 
 
-class FolderClassification(Folder):
+class FolderClassification(ForegroundDraws, Folder):
     """Class folders, recognised: parts train, test and, if there is one, val."""
 
 

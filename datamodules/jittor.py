@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -104,6 +104,8 @@ class Jittor(EncodedFewShot):
     Raises:
         UserError: files are missing or of another form, or a setting is out of range.
     """
+
+    pools_are_drawn: ClassVar[bool] = True
 
     def __init__(
         self,

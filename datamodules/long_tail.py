@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
-from datamodules.base import ImageDataModule
+from datamodules.foreground import ForegroundDraws
 from records.errors import UserError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def select_images(labels: NDArray[np.int64], counts: Sequence[int], seed: int = 
     return np.concatenate(chosen).astype(np.int64)
 
 
-class LongTail(ImageDataModule):
+class LongTail(ForegroundDraws):
     """Makes any single-label data long-tailed: stands before the data's own class among the bases.
 
     `class MyLongTail(LongTail, MyData)` keeps what `MyData` reads and draws, and thins out its part "train" (and, where

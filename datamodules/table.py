@@ -9,6 +9,7 @@ from typing import Any
 from datamodules.files.image_file_split import ImageFileSplit, RetrievalFileSplit
 from datamodules.files.listing import Listing, read_class_names
 from datamodules.files.table_files import Columns, read_table
+from datamodules.foreground import ForegroundDraws
 from records.errors import UserError
 
 
@@ -73,7 +74,7 @@ class Table(ImageFileSplit):
         return self.with_usual_parts(read_table(self.file, self.columns, self.delimiter, names))
 
 
-class TableClassification(Table):
+class TableClassification(ForegroundDraws, Table):
     """A table of images with one class each, recognised: parts train, test and, if listed, validation.
 
     Raises:

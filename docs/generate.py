@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS, TASKS = ROOT / "docs", ROOT / "conf" / "task"
 
 TABLE = re.compile(r"(<!-- methods of (?P<pillar>\w+) -->\n).*?(<!-- end of methods -->)", re.DOTALL)
-PAPER = re.compile(r"^(?P<authors>[^\"]+), \"(?P<title>[^\"]+?),?\",? (?P<venue>.+)$")
+PAPER = re.compile(r"^(?P<authors>[^\"`()]+), \"(?P<title>[^\"]+?),?\",? (?P<venue>.+)$")
 LINK = re.compile(r"https?://[^\s,;)]+")
 
 NO_DEFAULTS = (
@@ -179,6 +179,8 @@ def _cells(method: Method) -> tuple[str, ...]:
 def _value(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, Mapping) and value:
+        return "{...}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -32,10 +32,13 @@ usage: python run.py [GROUP=CHOICE ...] [KEY=VALUE ...] [-m]
   python run.py mode=predict run=DIR image=FILE  what a trained run makes of an image; mode=search: its neighbours
   python run.py mode=encode run=DIR images=DIR   codes of a folder or table of images
   python run.py mode=report runs=DIR             compare the runs and sweeps below a folder
+  python run.py mode=dashboard project=NAME      a W&B workspace with panels for each pillar
   python run.py task=ldam mode=inspect           look before a run: images, classes, parameters, time, memory
 """
 
 FOOT = """\
+With quiet=true warnings, errors and the result alone are printed.
+
 Look before you run:
   python run.py task=greedyhash --cfg job        the whole configuration (add --resolve for final values)
   python run.py --info defaults                  which file each part comes from

@@ -29,6 +29,9 @@ RUN = Path(__file__).resolve().parent.parent / "run.py"
 OUTPUT_LOG = "output.log"
 RESTART_COUNT = "SWEEP_JOB_RESTART_COUNT"
 
+# What is said to the sweep's parent alone.
+NOT_OF_A_JOB = ("sweep.", "quiet=")
+
 # Settings of Hydra that belong to the sweep, or that the child is given anew.
 NOT_FOR_CHILDREN = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
 
@@ -68,7 +71,7 @@ class Place:
 def job_of(config: DictConfig, hydra: Any, directory: Path) -> Job:
     """Return the job that a composed configuration and Hydra's own settings describe."""
     return Job(
-        overrides=tuple(text for text in hydra.overrides.task if not text.lstrip("+").startswith("sweep.")),
+        overrides=tuple(text for text in hydra.overrides.task if not text.lstrip("+").startswith(NOT_OF_A_JOB)),
         hydra_overrides=tuple(text for text in hydra.overrides.hydra if not text.startswith(NOT_FOR_CHILDREN)),
         directory=directory,
         identity={

@@ -25,6 +25,7 @@ from launch.paths import quote_paths
 from launch.processes import POLL_SECONDS, Child, Terminated, stop_all, termination_as_exception
 from launch.run_stamp import is_restarted
 from records.atomic_file import write_text
+from records.console import is_quiet, say, tell
 from records.environment import is_first_process
 from records.errors import UserError
 from records.override_set import override_settings
@@ -126,10 +127,10 @@ def _run_stage(number: int, config: DictConfig, asked: Asked, run: RunDirectory,
         ignored = (
             f"; what is typed now is not for it: {' '.join(_typed(asked.now).values())}" if _typed(asked.now) else ""
         )
-        print(f"stage {number} was completed before{ignored if asked.now != asked.all else ''}", flush=True)
+        say(f"stage {number} was completed before{ignored if asked.now != asked.all else ''}")
         return None
-    print(f"stage {number} of {len(config.task.stages)}: {stage.path}", flush=True)
-    command = stage_command(number, config, asked, run)
+    say(f"stage {number} of {len(config.task.stages)}: {stage.path}")
+    command = [*stage_command(number, config, asked, run), *(["quiet=true"] if is_quiet() else [])]
     current[:] = [Child(command, _environment(run, number))]
     while current[0].poll() is None:
         time.sleep(POLL_SECONDS)
@@ -243,4 +244,4 @@ def _complete(record: RunRecord, run: RunDirectory, stages: int) -> None:
     record.finish(last.metrics, value)
     if is_first_process():
         write_report(run)
-    print(f"all {stages} stages completed: {run.path}", flush=True)
+    tell(f"all {stages} stages completed: {run.path}")

@@ -70,6 +70,8 @@ def _load(run: RunDirectory) -> DictConfig:
     if here is not None and not Path(config.paths.data_dir).is_dir():
         config = _relocated(config, config.paths.data_dir, str(Path(here).absolute()))
     config.run = str(run.path)
+    # how much is said is for the action at hand, and no part of what is stored
+    OmegaConf.update(config, "quiet", False, force_add=True)
     OmegaConf.set_struct(config, True)
     return config
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,9 +33,10 @@ from launch.processes import POLL_SECONDS, Child, Terminated, stop_all, terminat
 from launch.requeue import requeue
 from launch.slots import share_out, usable_cores, visible_gpus
 from launch.sweep_plan import OWN_LAUNCHERS, SweepPlan
-from launch.sweep_progress import live_line, progress_of, say
+from launch.sweep_progress import live_line, progress_of, say_of_job
+from records.console import be_quiet, say, tell
 from records.result import Result
-from records.sweep_summary import SUMMARY_PAGE, read_jobs, write_summary
+from records.sweep_summary import SUMMARY_PAGE, SweepJob, read_jobs, write_summary
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -59,16 +60,26 @@ def run_sweep(plan: SweepPlan, start: Callable[[], None]) -> int:
     plan.save()
     _let_workers_import_us()
     _CURRENT.set(plan)
-    print(f"sweep: {plan.expected or 'some'} jobs, launcher {plan.launcher}, in {plan.directory}", flush=True)
+    be_quiet(plan.is_quiet)
+    say(f"sweep: {plan.expected or 'some'} jobs, launcher {plan.launcher}, in {plan.directory}")
     code = _guarded(plan, start)
     if plan.launcher not in OWN_LAUNCHERS or not (plan.directory / SUMMARY_PAGE).exists() or code:
         _write_summary(plan)
     jobs = read_jobs(plan.directory)
     is_whole = bool(jobs) and all(job.completed for job in jobs)
-    print(f"sweep: {progress_of(plan, jobs)}; table: {plan.directory / SUMMARY_PAGE}", flush=True)
+    if plan.is_quiet:
+        _repeat_warnings(jobs)
+    tell(f"sweep: {progress_of(plan, jobs)}; table: {plan.directory / SUMMARY_PAGE}")
     if code or not is_whole:
         print(f"This runs what is missing or failed:\n{plan.resume_command}", file=sys.stderr, flush=True)
     return code or (0 if is_whole else EXIT_FAILED)
+
+
+def _repeat_warnings(jobs: Sequence[SweepJob]) -> None:
+    """Print every warning once, and how many jobs gave it: what jobs say themselves goes to their logs."""
+    warnings = Counter(text for job in jobs if job.result is not None for text in job.result.warnings)
+    for text, count in warnings.items():
+        print(f"sweep: {count} of {len(jobs)} jobs warned: {text}", file=sys.stderr, flush=True)
 
 
 def _guarded(plan: SweepPlan, start: Callable[[], None]) -> int:
@@ -95,6 +106,7 @@ def run_job(plan: SweepPlan, job: Job) -> float | None:
     """Run one job to its end, wherever a launcher has brought us; return its monitored value."""
     if plan.stop_file.exists():
         return None
+    be_quiet(plan.is_quiet)
     with termination_as_exception():
         (result,) = run_jobs(plan, [job], [{}])
     return objective(result)
@@ -185,18 +197,18 @@ def _fill_slots(plan: SweepPlan, batch: _Batch) -> None:
         place = place_of(job, plan)
         if place.is_done and place.earlier is not None:
             batch.results[number] = place.earlier
-            say(plan, f"{_title(job, place, plan)} was completed before", len(batch.running))
+            say_of_job(plan, f"{_title(job, place, plan)} was completed before", len(batch.running))
             continue
         slot = batch.free_slots.pop(0)
         log = None if len(batch.running) == 0 and not _writes_logs(plan) else place.directory / OUTPUT_LOG
         child = Child(command_of(job, place, plan.flags), environment_of(job, place, plan, slot), log)
         batch.running[number] = (job, place, child, slot)
-        say(plan, f"{_title(job, place, plan)} {'goes on' if place.earlier else 'starts'}", len(batch.running))
+        say_of_job(plan, f"{_title(job, place, plan)} {'goes on' if place.earlier else 'starts'}", len(batch.running))
 
 
 def _writes_logs(plan: SweepPlan) -> bool:
     """Tell whether each job's output goes into its directory: jobs side by side would garble one screen."""
-    return plan.launcher == "slots"
+    return plan.launcher == "slots" or plan.is_quiet
 
 
 def _end_job(plan: SweepPlan, batch: _Batch, number: int) -> None:
@@ -208,7 +220,7 @@ def _end_job(plan: SweepPlan, batch: _Batch, number: int) -> None:
     _write_summary(plan)
     if result.reason:
         print(f"sweep: {_title(job, place, plan)}: {result.reason}", flush=True)
-    say(plan, f"{_title(job, place, plan)} {result.status}", len(batch.running))
+    say_of_job(plan, f"{_title(job, place, plan)} {result.status}", len(batch.running))
     if result.status != "completed" and plan.fail_fast:
         plan.stop_file.touch()
         if plan.is_here:

@@ -35,7 +35,7 @@ class SweepPlan:
 
     `overrides` and `flags` are what was typed; `swept` the keys whose values differ between jobs; `expected` the number
     of jobs, None where a sweeper decides as it goes; `started` date and time, UTC; `process` the host and the number of
-    the parent process.
+    the parent process; `is_quiet` says that only warnings, errors and the result are printed.
     """
 
     directory: Path
@@ -48,6 +48,7 @@ class SweepPlan:
     expected: int | None
     started: str
     process: tuple[str, int]
+    is_quiet: bool = False
 
     @property
     def is_here(self) -> bool:
@@ -80,7 +81,7 @@ class SweepPlan:
 
     def save(self) -> None:
         """Write what was typed into the directory, for `sweep.resume`."""
-        kept = [text for text in self.overrides if not _names(text, "sweep.resume", "hydra.sweep.dir")]
+        kept = [text for text in self.overrides if not _names(text, "sweep.resume", "hydra.sweep.dir", "quiet")]
         write_json(self.directory / SWEEP_FILE, {"overrides": kept, "flags": list(self.flags)})
 
 
@@ -134,6 +135,7 @@ def plan_sweep(line: CommandLine) -> SweepPlan:
         expected=_expected(config, swept),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         process=this_process(),
+        is_quiet=bool(config.quiet),
     )
 
 

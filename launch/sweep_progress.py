@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from launch.sweep_plan import SweepPlan
+from records.console import console, duration, is_quiet
 from records.sweep_summary import SweepJob, read_jobs
 
 
@@ -24,8 +26,12 @@ class Progress:
 
     def __str__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"
-        left = "" if self.seconds_left is None else f", about {_duration(self.seconds_left)} left"
+        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} left"
         return f"{self.completed}{of} jobs done, {self.running} running, {self.failed} failed{left}"
+
+
+_CHILDREN: dict[Path, int] = {}
+"""Directory of a sweep to how many of its jobs run as children of this process: they have no record at first."""
 
 
 def progress_of(plan: SweepPlan, jobs: Sequence[SweepJob]) -> Progress:
@@ -43,23 +49,36 @@ def progress_of(plan: SweepPlan, jobs: Sequence[SweepJob]) -> Progress:
     return Progress(completed, failed, running, plan.expected, seconds_left)
 
 
-def say(plan: SweepPlan, text: str, running: int) -> None:
+def say_of_job(plan: SweepPlan, text: str, running: int) -> None:
     """Print a line about one job, followed by how far the sweep is; `running` children have no record yet, maybe."""
-    progress = replace(progress_of(plan, read_jobs(plan.directory)), running=running)
+    _CHILDREN[plan.directory] = running
+    if is_quiet():
+        return
+    progress = _with_children(plan, progress_of(plan, read_jobs(plan.directory)))
     line = f"sweep: {text} | {progress}"
     if plan.shares_screen and sys.stdout.isatty():
-        from rich.console import Console
         from rich.text import Text
 
-        Console().rule(Text(line), style="cyan")
+        console().rule(Text(line), style="cyan")
         return
     print(line, flush=True)
+
+
+def _with_children(plan: SweepPlan, progress: Progress) -> Progress:
+    """Count the children of this process among what runs, those too that have no record yet.
+
+    A child that has written its record ends a moment later, and is counted as done already.
+    """
+    running = max(progress.running, _CHILDREN.get(plan.directory, 0))
+    if progress.expected is not None:
+        running = min(running, max(0, progress.expected - progress.completed - progress.failed))
+    return replace(progress, running=running)
 
 
 @contextmanager
 def live_line(plan: SweepPlan) -> Iterator[None]:
     """Keep one line at the foot of the terminal up to date, unless the jobs themselves print there."""
-    if plan.shares_screen or not sys.stdout.isatty():
+    if is_quiet() or plan.shares_screen or not sys.stdout.isatty():
         yield
         return
     from rich.live import Live
@@ -67,18 +86,12 @@ def live_line(plan: SweepPlan) -> Iterator[None]:
     from rich.table import Table
 
     def line() -> Table:
-        progress = progress_of(plan, read_jobs(plan.directory))
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(ProgressBar(total=progress.expected, completed=progress.completed, width=30), str(progress))
+        progress = _with_children(plan, progress_of(plan, read_jobs(plan.directory)))
+        grid = Table.grid(padding=(0, 2), expand=True)
+        grid.add_column(ratio=1)
+        grid.add_column(no_wrap=True)
+        grid.add_row(ProgressBar(total=progress.expected, completed=progress.completed), str(progress))
         return grid
 
     with Live(get_renderable=line, refresh_per_second=1, transient=True):
         yield
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours else f"{minutes} min"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.optimization import Optimization, learning_rate_scheduler, parameter_groups
+from lit_modules.precision import restore_state
 
 Batch = Mapping[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -65,6 +66,16 @@ class TaskModule(L.LightningModule):
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss to minimise under the key `loss`, and its parts under their own names, each a scalar."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TaskModule:
+        # trainer.precision=bf16-true casts all there is; banks, queues, codebooks and batch norms stay in float32
+        super()._apply(fn, recurse)
+        backbones = (module for module in self.modules() if module is self.backbone or isinstance(module, Backbone))
+        inside: set[nn.Module] = {module for backbone in backbones for module in backbone.modules()}
+        for module in self.modules():
+            if module not in inside:
+                restore_state(module)
+        return self
 
     def encode(self, batch: Batch) -> Tensor:
         """Return features (B, D) of the batch's images (B, 3, H, W), or those that it carries from a cache."""

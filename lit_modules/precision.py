@@ -1,10 +1,12 @@
-"""Heads, codes and losses in float32 at least, whatever type the backbone computes in."""
+"""Heads, codes, losses and what a task remembers in float32 at least, whatever type the backbone computes in."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
@@ -28,3 +30,22 @@ def precise_linear(x: Tensor, layer: nn.Linear) -> Tensor:
     precise = precise_type(x, layer.weight)
     with full_precision(x):
         return F.linear(x.to(precise), layer.weight.to(precise), None if layer.bias is None else layer.bias.to(precise))
+
+
+class PreciseLinear(nn.Linear):
+    """A linear layer computed in float32 at least."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output (B, K) for x (B, D); see `precise_linear`."""
+        return precise_linear(x, self)
+
+
+def restore_state(module: nn.Module) -> None:
+    """Turn half-precision buffers of a module itself to float32, and a batch norm's parameters with them."""
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.dtype in HALF:
+            setattr(module, name, buffer.float())
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype in HALF:
+                parameter.data = parameter.data.float()

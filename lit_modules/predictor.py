@@ -8,7 +8,7 @@ import lightning as L
 from torch import Tensor
 
 from lit_modules.base import Outputs, TaskModule
-from lit_modules.longtail.base import LongTailModule
+from lit_modules.recognition import RecognitionModule
 
 Scores = Literal["probability", "cosine"]
 
@@ -42,7 +42,7 @@ class Predictor(L.LightningModule):
         return found
 
     def _scores(self, outputs: Outputs) -> Tensor | None:
-        if isinstance(self.task, LongTailModule):
+        if isinstance(self.task, RecognitionModule):
             return self.task.scores(outputs)
         return outputs.get("logits")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from lightning import Trainer
-from rich.progress import track
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
@@ -16,6 +15,7 @@ from lit_modules.backbones.weights_file import read_state_dict
 from lit_modules.base import TaskModule
 from modes.initial import frozen_part
 from modes.life import Settings
+from records.console import progress
 from records.environment import is_first_process
 from records.errors import UserError
 
@@ -43,10 +43,16 @@ def cached_features(
     The backbone is that of the checkpoint `resumed_from` where there is one: the fit will load it only later.
 
     Raises:
-        UserError: the data are features already.
+        UserError: the data are features already, or draw images to be pasted into others.
     """
     if not isinstance(data, ImageDataModule):
         raise UserError("cache_features=true: these data are features already; leave it out")
+    foreground = getattr(data, "foreground", "none")
+    if foreground != "none":
+        raise UserError(
+            f"data.foreground={foreground}: nothing can be pasted into features that are computed once; set "
+            "cache_features=false, or data.foreground=none"
+        )
     if resumed_from is not None:
         state = read_state_dict(resumed_from, "run")
         names = [name for name in state if name.startswith("backbone.")]
@@ -62,8 +68,9 @@ def _features(
 ) -> FeatureSet:
     loader = data.evaluation_loader(split)
     rows: list[Tensor] = []
-    batches = track(loader, f"features of {split}", disable=not is_first_process(), transient=True)
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
-        for batch in batches:
+    shown = progress(f"features of {split}", is_first_process())
+    with shown as advance, torch.no_grad(), trainer.precision_plugin.forward_context():
+        for number, batch in enumerate(loader, start=1):
             rows.append(task.encode({"image": batch["image"].to(device)}).float().cpu())
+            advance(number, len(loader))
     return FeatureSet(torch.cat(rows), data.labels(split))

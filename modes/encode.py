@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import ImageDataModule
@@ -27,6 +26,7 @@ from modes.life import Settings, live
 from modes.predict import below_run, check_one_path
 from modes.train import quieten_lightning
 from records.atomic_file import replace_atomically, write_json
+from records.console import console, say, tell
 from records.environment import is_first_process
 from records.errors import UserError
 from records.result import RunRecord
@@ -120,9 +120,7 @@ def encode_contest(trained: TrainedRun, target: Path) -> None:
         with replace_atomically(target / f"{part}_codes.npz") as file:
             np.savez(file, names=np.array(names), codes=codes, bits=np.array(encodings.bits))
         counts = f"{len(encodings):,} images, {len(encodings.unreadable):,} unreadable"
-        Console(soft_wrap=True, highlight=False, markup=False).print(
-            f"{part}: {counts}: {target / f'submit_{part}.csv'}"
-        )
+        tell(f"{part}: {counts}: {target / f'submit_{part}.csv'}")
 
 
 def read_images(settings: Settings, source: str) -> ImageList:
@@ -224,8 +222,7 @@ def _show(encodings: Encodings, target: Path, settings: Settings) -> None:
         table.add_row("features.npy", "the task has no hash layer, so there are no codes")
     else:
         table.add_row("codes.npy", f"{encodings.bits} bits, {encodings.codes.nbytes:,} bytes; names.txt names the rows")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(table)
-    console.print(f"codes: {target}")
+    console(soft_wrap=True, highlight=False, markup=False).print(table)
+    tell(f"codes: {target}")
     if encodings.codes is not None:
-        console.print(f"search: python run.py mode=search run={settings['run']} database={target.name} image=FILE")
+        say(f"search: python run.py mode=search run={settings['run']} database={target.name} image=FILE")

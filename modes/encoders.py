@@ -18,10 +18,13 @@ from lit_modules.fewshot.cascade import MODEL
 from lit_modules.fewshot.encoder_parameters import EncoderSize, refuse_too_many
 from lit_modules.fewshot.trained_classifier import ClassifierEncoder
 from modes import build
-from modes.encoding import device_of, makes_features, progress
+from modes.encoding import device_of, makes_features
 from modes.initial import checkpoint_of_source
 from modes.life import Settings
+from records.console import progress
+from records.environment import is_first_process
 from records.errors import UserError
+from records.labels_file import read_labels
 from records.run_directory import open_run
 
 Encoders = Mapping[str, FrozenEncoder | ClassifierEncoder]
@@ -63,7 +66,7 @@ def _build_encoders(further: Mapping[str, Mapping[str, Any]], backbone: Backbone
 def _joined_data(settings: Settings, encoders: Encoders) -> JoinedFeatures:
     parts: dict[str, Any] = {name: build.new_data(settings, one.image_size) for name, one in encoders.items()}
     data = JoinedFeatures(parts)
-    with progress(", ".join(encoders)) as report:
+    with progress(f"encoding by {', '.join(encoders)}", is_first_process()) as report:
         for name, part in data.parts.items():
             part.attach_encoder(encoders[name], report)
         data.setup("fit")
@@ -102,12 +105,13 @@ def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
     backbone = build.build_backbone(
         {**settings, "model": {**settings["model"], "pretrained": False, "weights_file": None}}
     )
-    data: Any = build.build_data(settings, backbone)
-    task = build.build_task(settings, backbone, data)
+    # the classes that the run has noted do: its data may be gone
+    known: Any = read_labels(run) or build.build_data(settings, backbone)
+    task = build.build_task(settings, backbone, known)
     state = read_state_dict(checkpoint_of_source(run.path), f"task.encoders.{name}.run")
     missing, _ = task.load_state_dict(state, strict=False)
     if missing:
         raise UserError(
             f"task.encoders.{name}.run={place}: the checkpoint lacks {missing[0]}; name a run of task=finetune"
         )
-    return ClassifierEncoder(task, data.class_names, torch.device(device))
+    return ClassifierEncoder(task, known.class_names, torch.device(device))

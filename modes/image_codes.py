@@ -23,6 +23,7 @@ from modes.encoding import makes_features
 from modes.life import Settings
 from modes.test import checkpoint_of
 from modes.train import interruptible
+from records.console import say
 from records.environment import is_first_process
 from records.errors import UserError
 from records.labels_file import read_labels
@@ -216,7 +217,7 @@ def _trainer(settings: Settings, writer: EncodingWriter) -> L.Trainer:
 
 def _say(trainer: L.Trainer, text: str) -> None:
     if trainer.is_global_zero:
-        print(text, flush=True)
+        say(text)
 
 
 def _report_unreadable(encodings: Encodings, what: str) -> None:

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from lit_modules.base import TaskModule
 from lit_modules.initial_weights import PARTS, start_from
 from modes.life import Settings
+from modes.origin import check_classes, run_of_checkpoint, warn_of_seen_images
 from records.errors import UserError
 from records.notices import RunWarning
 from records.run_directory import RunDirectory, last_stage
@@ -19,11 +20,14 @@ Frozen = Literal["none", "backbone", "all"]
 FREEZE: tuple[Frozen, ...] = ("none", "backbone", "all")
 
 
-def prepare(settings: Settings, task: TaskModule, is_resumed: bool) -> None:
+def apply_initial_weights(settings: Settings, task: TaskModule, data: Any, is_resumed: bool) -> None:
     """Load what `init_from` names into a new run's task, and freeze what `freeze` says.
 
     Raises:
         UserError: an unknown choice, or weights that cannot be read or do not fit.
+
+    Warns:
+        RunWarning: what is tested was not trained, was trained on other classes, or on images that this run judges.
     """
     _check_choice("init_parts", settings["init_parts"], PARTS)
     if settings["init_from"] is not None:
@@ -32,24 +36,37 @@ def prepare(settings: Settings, task: TaskModule, is_resumed: bool) -> None:
             # the checkpoint of this run holds the weights; their origin may be gone by now
             task.backbone.pretrained = replace(task.backbone.pretrained, used=True, source=f"init_from {file.name}")
         else:
-            initial = start_from(task, file, settings["init_parts"], settings["init_keys"])
-            untrained = (*initial.misfits, *initial.missing)
-            if frozen_part(settings) == "all" and (untrained or settings["init_parts"] == "backbone"):
-                warnings.warn(
-                    f"freeze=all: parts of the head are tested as they were drawn: {', '.join(untrained) or 'all'}",
-                    RunWarning,
-                    stacklevel=2,
-                )
+            _load(settings, task, data, file)
     if frozen_part(settings) != "none":
-        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
-        task.freeze_backbone()
-        if not task.backbone.pretrained.used:
-            warnings.warn(
-                f"freeze={frozen_part(settings)}: the backbone's weights are random, and stay so; "
-                "name trained ones by init_from=RUN, model.weights_file=FILE or model.pretrained=true",
-                RunWarning,
-                stacklevel=2,
-            )
+        _freeze(settings, task)
+
+
+def _load(settings: Settings, task: TaskModule, data: Any, file: Path) -> None:
+    initial = start_from(task, file, settings["init_parts"], settings["init_keys"])
+    is_trained = frozen_part(settings) != "all"
+    untrained = (*initial.misfits, *initial.missing)
+    if not is_trained and (untrained or settings["init_parts"] == "backbone"):
+        warnings.warn(
+            f"freeze=all: parts of the head are tested as they were drawn: {', '.join(untrained) or 'all'}",
+            RunWarning,
+            stacklevel=3,
+        )
+    run = run_of_checkpoint(file)
+    if run is not None:
+        check_classes(run, task.labels.class_names, initial.loaded, is_trained)
+        warn_of_seen_images(run, data)
+
+
+def _freeze(settings: Settings, task: TaskModule) -> None:
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
+    task.freeze_backbone()
+    if not task.backbone.pretrained.used:
+        warnings.warn(
+            f"freeze={frozen_part(settings)}: the backbone's weights are random, and stay so; "
+            "name trained ones by init_from=RUN, model.weights_file=FILE or model.pretrained=true",
+            RunWarning,
+            stacklevel=3,
+        )
 
 
 def frozen_part(settings: Settings) -> Frozen:

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from callbacks.step_times import StepTimes
@@ -26,6 +25,7 @@ from modes.initial import frozen_part
 from modes.life import EXIT_DONE, EXIT_INTERRUPTED, Settings
 from modes.train import interruptible, quieten_lightning
 from records.atomic_file import write_text
+from records.console import console, tell
 from records.data_figures import class_counts_picture, learning_rate_picture
 from records.figures import Picture
 from records.html_page import as_html
@@ -186,18 +186,18 @@ def step_rows(inspection: Inspection) -> dict[str, str]:
 
 def show(inspection: Inspection, folder: Path) -> None:
     """Print the tables and where the pictures are."""
-    console = Console(highlight=False, markup=False)
+    screen = console(highlight=False, markup=False)
     grid = Table(show_header=False, box=None, padding=(0, 2))
     for name, text in {**inspection.what, **step_rows(inspection)}.items():
         grid.add_row(name, text)
-    console.print(grid)
+    screen.print(grid)
     table = Table(*HEAD[:1], title_justify="left")
     for name in HEAD[1:]:
         table.add_column(name, justify="right")
     for row in part_rows(inspection.parts):
         table.add_row(*row)
-    console.print(table)
-    console.print(f"pictures and page: {folder / 'report.html'}", soft_wrap=True)
+    screen.print(table)
+    tell(f"pictures and page: {folder / 'report.html'}")
 
 
 def _what(settings: Settings, task: TaskModule) -> dict[str, str]:

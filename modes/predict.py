@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from modes.one_image import Answer, Sample, ask, check_question, class_text, rea
 from modes.test import OUTPUTS
 from modes.train import quieten_lightning
 from records.atomic_file import write_json
+from records.console import console, tell
 from records.environment import is_first_process
 from records.errors import UserError
 from records.image_figures import prediction_picture
@@ -85,9 +85,8 @@ def _write(trained: TrainedRun, sample: Sample, answer: Answer, folder: Path) ->
     write_json(folder / "prediction.json", content)
     picture = prediction_picture(sample.picture, sample.name, classes, answer.bits, quantity=answer.kind, truth=truth)
     picture.save(folder / "prediction.png")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(_table(trained, sample, answer, truth))
-    console.print(f"{picture.description}\npicture: {folder / 'prediction.png'}")
+    console(soft_wrap=True, highlight=False, markup=False).print(_table(trained, sample, answer, truth))
+    tell(f"{picture.description}\npicture: {folder / 'prediction.png'}")
 
 
 def _table(trained: TrainedRun, sample: Sample, answer: Answer, truth: str | None) -> Table:

@@ -7,8 +7,6 @@ import sys
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from datamodules.files.ibiohash_archive import BROKEN_FILE, LEFT_OUT_FILE
@@ -17,6 +15,7 @@ from launch.problems import Problem, as_text
 from modes.binding import check_arguments, locate
 from modes.build import METADATA, PARTS, build
 from modes.life import EXIT_DONE, EXIT_INTERRUPTED, command_line
+from records.console import console, progress, tell
 from records.errors import UserError
 from records.notices import collect_run_warnings
 
@@ -44,12 +43,8 @@ def prepare(settings: dict[str, Any]) -> Preparation:
     """Build the data, without a network, and let them prepare themselves under a progress bar."""
     node = {**settings["data"], "split_dir": None}
     data = build(node, METADATA["data"], image_size=node["image_size"] or 224)
-    columns = (TextColumn("[bold]looking at files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=None)
-        result: Preparation = data.prepare_archive(
-            lambda done, total: progress.update(bar, completed=done, total=total), settings["class_folders"]
-        )
+    with progress("looking at files") as advance:
+        result: Preparation = data.prepare_archive(advance, settings["class_folders"])
     return result
 
 
@@ -70,9 +65,8 @@ def show(preparation: Preparation) -> None:
     if preparation.class_folders is not None:
         made = preparation.class_folders
         table.add_row("class folders", f"{made.made:,} images put below {made.folder}, {made.found:,} were there")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(table)
-    console.print(f"Written to {preparation.folder}: {LEFT_OUT_FILE}, {BROKEN_FILE}, query.txt, gallery.txt, the split")
+    console(soft_wrap=True, highlight=False, markup=False).print(table)
+    tell(f"Written to {preparation.folder}: {LEFT_OUT_FILE}, {BROKEN_FILE}, query.txt, gallery.txt, the split")
 
 
 def _check(settings: dict[str, Any]) -> None:

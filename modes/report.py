@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from launch.paths import is_path_key
@@ -19,6 +18,7 @@ from records import comparison_page as page
 from records.atomic_file import write_text
 from records.comparison import Comparison, compare, read_runs
 from records.comparison_figures import comparison_picture, differences_picture
+from records.console import console, tell
 from records.errors import UserError
 from records.figures import Picture
 from records.html_page import as_html
@@ -142,7 +142,7 @@ def joined(sections: Sequence[str]) -> str:
 
 def show(comparison: Comparison, folder: Path) -> None:
     """Print the best rows of every data set, what differs, and where everything lies."""
-    console = Console(highlight=False, markup=False)
+    screen = console(highlight=False, markup=False)
     for board in comparison.boards:
         table = Table(title=f"{board.data} by {board.metric}", title_justify="left")
         for name in ("row", "runs", "mean", "± 95 %"):
@@ -151,13 +151,13 @@ def show(comparison: Comparison, folder: Path) -> None:
             found = row.metrics.get(board.metric)
             numbers = _numbers(found.mean, found.half_width) if found else ("", "")
             table.add_row(row.name, str(len(row.runs)), *numbers)
-        console.print(table)
+        screen.print(table)
         if len(board.rows) > SHOWN:
-            console.print(f"the first {SHOWN} of {len(board.rows)} rows")
+            screen.print(f"the first {SHOWN} of {len(board.rows)} rows")
         tested = [one for one in board.differences if one.paired is not None and one.paired.count > 1]
         for one in tested[:SHOWN]:
-            console.print(page.statement(board, one).replace("`", ""), soft_wrap=True)
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+            screen.print(page.statement(board, one).replace("`", ""), soft_wrap=True)
+    tell(f"report: {folder / 'report.html'}")
 
 
 def _numbers(mean: float, half_width: float) -> tuple[str, str]:

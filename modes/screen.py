@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
-from records.metric_names import interval_of, is_bound, is_count, title_of
+from records.console import console, is_quiet, tell
+from records.metric_names import bare, interval_of, is_bound, is_count, title_of
 from records.result import Result
 from records.run_directory import RunDirectory
 
@@ -35,8 +35,8 @@ def device_name(trainer: Trainer) -> str:
 
 @rank_zero_only
 def say(text: str) -> None:
-    """Print one line, on the first rank alone."""
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+    """Print one line by the way, on the first rank alone."""
+    console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 @rank_zero_only
@@ -49,7 +49,7 @@ def show_start(settings: Mapping[str, Any], task: TaskModule, data: Any, trainer
         "model": f"{task.backbone.name} at {task.backbone.image_size} px, weights: {task.backbone.pretrained.source}",
         "data": f"{settings['data']['name']}: {sizes}; {data.num_classes} classes",
         "parameters": f"{trainable:,} trainable of {total:,}",
-        "training": f"{trainer.max_epochs} epochs, batch size {settings['data']['batch_size']}",
+        "training": f"{_epochs(trainer.max_epochs)}, batch size {settings['data']['batch_size']}",
         "selection": _selection(settings, data),
         "device": device_name(trainer),
         "directory": str(run.path),
@@ -59,7 +59,13 @@ def show_start(settings: Mapping[str, Any], task: TaskModule, data: Any, trainer
     grid.add_column(overflow="fold")
     for name, text in rows.items():
         grid.add_row(f"[bold]{name}", text)
-    Console().print(Panel(grid, title="run", title_align="left", border_style="cyan"))
+    console().print(Panel(grid, title="run", title_align="left", border_style="cyan"))
+
+
+def _epochs(count: int | None) -> str:
+    if count is None or count < 0:
+        return "epochs without end"
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _selection(settings: Mapping[str, Any], data: Any) -> str:
@@ -69,8 +75,31 @@ def _selection(settings: Mapping[str, Any], data: Any) -> str:
 
 
 def show_end(result: Result, run: RunDirectory) -> None:
-    """Print the metrics of the test part, the time, and where everything lies."""
-    table = Table(title=f"{result.task} / {result.model} / {result.data}", title_justify="left")
+    """Print the metrics of the test part, the time, and where everything lies; in quiet mode the first metric alone."""
+    if is_quiet():
+        tell(f"{_title(result)}: {_first_metric(result)}")
+    else:
+        console().print(_end_table(result))
+        tell(f"run directory: {run.path}")
+    tell(f"report: {run.report}")
+
+
+def _title(result: Result) -> str:
+    return f"{result.task} / {result.model} / {result.data}"
+
+
+def _first_metric(result: Result) -> str:
+    """Write the metric that the run is judged by, or the first one that was measured."""
+    judged = None if result.monitor is None else f"test/{bare(result.monitor['name'])}"
+    names = [name for name in result.metrics if name.startswith("test/")]
+    if not names:
+        return result.status
+    name = judged if judged in names else names[0]
+    return f"{title_of(name)} {metric_text(name, result.metrics)}"
+
+
+def _end_table(result: Result) -> Table:
+    table = Table(title=_title(result), title_justify="left")
     table.add_column("metric")
     has_intervals = any(is_bound(name, result.metrics) for name in result.metrics)
     table.add_column(Text("value [95 % interval]" if has_intervals else "value"), justify="right")
@@ -81,9 +110,7 @@ def show_end(result: Result, run: RunDirectory) -> None:
     table.add_row("weights", result.checkpoint_used or "last")
     table.add_row("training", f"{result.seconds['training']:.1f} s")
     table.add_row("testing", f"{result.seconds['testing']:.1f} s")
-    console = Console()
-    console.print(table)
-    console.print(f"run directory: {run.path}\nreport: {run.report}", soft_wrap=True, highlight=False)
+    return table
 
 
 def metric_text(name: str, metrics: Mapping[str, float]) -> str:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -45,6 +44,7 @@ from modes.one_image import (
 from modes.predict import below_run, check_one_path
 from modes.train import quieten_lightning
 from records.atomic_file import write_text
+from records.console import console, say, tell
 from records.environment import is_first_process
 from records.errors import UserError
 from records.file_lock import in_turn
@@ -326,9 +326,8 @@ def _answer(trained: TrainedRun, index: CodeIndex, folder: Path) -> None:
         hits,
     )
     picture.save(target / "gallery.png")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(_table(sample, found, class_names, index))
-    console.print(f"{picture.description}\ngallery: {target / 'gallery.png'}\ntable: {target / 'neighbours.csv'}")
+    console(soft_wrap=True, highlight=False, markup=False).print(_table(sample, found, class_names, index))
+    tell(f"{picture.description}\ngallery: {target / 'gallery.png'}\ntable: {target / 'neighbours.csv'}")
 
 
 def _look_up(trained: TrainedRun, names: Sequence[str], distances: Sequence[int], folder: Path) -> list[Found]:
@@ -410,4 +409,4 @@ def _table(sample: Sample, found: Sequence[Found], class_names: Sequence[str], i
 
 def _say(text: str) -> None:
     if is_first_process():
-        Console(soft_wrap=True, highlight=False, markup=False).print(text)
+        say(text)

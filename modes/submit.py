@@ -11,7 +11,6 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from launch.paths import quote_paths, relocate
@@ -26,6 +25,7 @@ from modes.recipe import Recipe, codes_of, rows_of
 from modes.test import OUTPUTS
 from modes.train import quieten_lightning
 from records.atomic_file import replace_atomically, write_text
+from records.console import console, tell
 from records.environment import is_first_process
 from records.errors import UserError
 from records.notices import RunWarning
@@ -209,6 +209,5 @@ def _show(folder: Path, query: Encodings, gallery: Encodings, score: float) -> N
     table.add_row("gallery", f"{len(gallery):,}, {len(gallery.unreadable):,} more left out as unreadable")
     for name in (QUERY_FILE, GALLERY_FILE, RANKING_FILE):
         table.add_row(name, f"{(folder / name).stat().st_size:,} bytes, valid")
-    console = Console()
-    console.print(table)
-    console.print(f"The submission is in {folder}", soft_wrap=True, highlight=False, markup=False)
+    console().print(table)
+    tell(f"The submission is in {folder}")

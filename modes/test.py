@@ -65,6 +65,11 @@ def checkpoint_of(run: RunDirectory, choice: str) -> Path:
     """
     if choice not in CHECKPOINTS:
         raise UserError(f"checkpoint={choice} is not a choice; choices: {', '.join(CHECKPOINTS)}")
+    if run.draws.is_file():
+        raise UserError(
+            f"run={run.path} judged several draws (mode=draws) and keeps none of their heads; the run of one draw by "
+            "itself does: the same command without mode=draws and draws=, with the draw's seed"
+        )
     if choice == "auto":
         choice = "best" if run.best_checkpoint.is_file() else "last"
     checkpoint = run.best_checkpoint if choice == "best" else run.last_checkpoint

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from callbacks.checkpoint_io import sound_checkpoint
 from callbacks.checkpoints import BestCheckpoint
+from callbacks.loggers import SteadyWandbLogger
 from launch.run_stamp import is_restarted
 from lit_modules.base import TaskModule
 from lit_modules.optimization import count_parameters
@@ -71,7 +72,7 @@ def train(settings: Settings, record: RunRecord) -> None:
     backbone = build.build_backbone(settings)
     data, seen_through = encoders.build_data(settings, backbone)
     task = build.build_task(settings, backbone, data, **encoders.supplied(seen_through))
-    initial.prepare(settings, task, is_resumed=run.last_checkpoint.is_file())
+    initial.apply_initial_weights(settings, task, data, is_resumed=run.last_checkpoint.is_file())
     trainer = build.build_trainer(settings, data)
     describe(record, task, data, trainer)
     keep_labels(run, task)
@@ -134,7 +135,15 @@ def complete(record: RunRecord, task: TaskModule, trainer: L.Trainer, run: RunDi
     if trainer.is_global_zero:
         keep_profile(trainer, run)
         write_report(run)
+        finish_wandb(trainer)
         screen.show_end(record.result, run)
+
+
+def finish_wandb(trainer: L.Trainer) -> None:
+    """End the run at Weights & Biases, where one is logged to."""
+    for logger in trainer.loggers:
+        if isinstance(logger, SteadyWandbLogger):
+            logger.finish()
 
 
 def keep_profile(trainer: L.Trainer, run: RunDirectory) -> None:

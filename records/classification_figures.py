@@ -171,6 +171,7 @@ def _name_classes(axes: Axes, names: Sequence[str], by_count: bool) -> None:
             axes.tick_params(axis="x", labelrotation=45)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
+        axes.set_xlabel("Class")
         return
     axes.set_xlabel("Classes, the most frequent in training first" if by_count else "Classes, in label order")
 

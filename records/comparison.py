@@ -13,7 +13,8 @@ from records.metric_names import COUNTS, bare
 from records.override_set import override_settings
 from records.paired_tests import PairedDifference, holm, paired_difference
 from records.run_settings import SEED_MARK, flat_settings, read_configuration, setting_name, telling_keys
-from records.sweep_summary import AVERAGED_KEYS, Statistic, SweepJob, names_of_metrics, read_jobs, statistic
+from records.statistic import Statistic, statistic
+from records.sweep_summary import AVERAGED_KEYS, SweepJob, draws_of, names_of_metrics, read_jobs
 
 if TYPE_CHECKING:
     import os
@@ -125,7 +126,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[ComparedRun]:
     Raises:
         UserError: a folder does not exist, or holds no run.
     """
-    found: dict[Path, ComparedRun] = {}
+    found: dict[tuple[Path, str], ComparedRun] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"runs={folder}: there is no such folder. Name runs, sweeps, or folders of them.")
@@ -134,7 +135,10 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[ComparedRun]:
             raise UserError(f"runs={folder}: there is no run (result.json) at or below it. A run prints its folder.")
         for job in jobs:
             place = folder / job.name
-            found.setdefault(place.resolve(), _compared(place, SweepJob(_shown(folder, job), job.result, job.problem)))
+            shown = SweepJob(_shown(folder, job), job.result, job.problem)
+            for one in draws_of(place, shown):
+                mark = "" if one.result is None else str(one.result.seed)
+                found.setdefault((place.resolve(), mark), _compared(place, one))
     return sorted(found.values(), key=lambda run: run.job.result.started if run.job.result else "")
 
 

@@ -53,8 +53,7 @@ def class_counts_picture(
             names = [shortened(class_names[label]) for label in order]
             turned = max(map(len, names)) > 4
             axes.set_xticks(range(len(names)), names, rotation=40 if turned else 0, ha="right" if turned else "center")
-        else:
-            axes.set_xlabel("Class, the most frequent first")
+        axes.set_xlabel("Class" if named else "Class, the most frequent first")
         axes.set_xlim(-0.6, len(counts) - 0.4)
         axes.grid(visible=False, axis="x")
         title = f"Training images of {len(counts)} classes"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from records.figures import BLUE, GREEN, INK, RED, SERIES, VERMILLION, Picture, canvas, headline, shortened
+from records.metric_names import is_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,7 +166,8 @@ def shots_picture(
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
-        axes.set(xlabel="Shots (training images of each class)", ylabel=metric)
+        unit = "" if is_count(metric) else " (fraction)"
+        axes.set(xlabel="Shots (training images of each class)", ylabel=f"{metric}{unit}")
         if len(shown) > 1:
             axes.legend(fontsize=11)
         headline(figure, title)
@@ -203,7 +205,7 @@ def guesses_picture(
         f"ticked is the true one. The first guess is right for {right}."
     )
     rows = math.ceil(size / 2)
-    with canvas(12.0, 1.9 * rows + 0.7) as figure:
+    with canvas(12.0, 2.1 * rows + 0.7) as figure:
         grid = figure.add_gridspec(rows, 4, width_ratios=[1, 1.6, 1, 1.6])
         for place in range(size):
             row, column = place // 2, 2 * (place % 2)
@@ -230,6 +232,7 @@ def _draw_guesses(axes: Axes, true_name: str, guesses: Sequence[str], probabilit
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1])
     axes.tick_params(axis="x", labelsize=10)
+    axes.set_xlabel("Probability", fontsize=10)
     axes.grid(visible=False, axis="y")
     if not hits[0]:
         axes.get_yticklabels()[0].set_color(RED)
@@ -239,6 +242,7 @@ def cosine_heatmap_picture(
     cosines: NDArray[np.float64],
     images: Sequence[NDArray[np.uint8]],
     captions: Sequence[str],
+    image_names: Sequence[str] | None = None,
     *,
     title: str = "Cosine between images and captions",
     description: str | None = None,
@@ -251,6 +255,7 @@ def cosine_heatmap_picture(
         cosines: (captions, images).
         images: each (3, H, W) uint8.
         captions: one text per row.
+        image_names: one text per image, below its column; None leaves them out.
         title: caption in one line.
         description: caption in a sentence; None writes one.
 
@@ -274,7 +279,7 @@ def cosine_heatmap_picture(
         axes = figure.add_subplot(grid[1, :])
         shading = axes.imshow(cosines, cmap="viridis", aspect="auto")
         axes.grid(visible=False)
-        axes.set_xticks([])
+        axes.set_xticks(range(columns if image_names else 0), [shortened(name) for name in image_names or ()])
         axes.set_yticks(range(rows), [textwrap.fill(caption, CAPTION_WIDTH) for caption in captions])
         middle = (cosines.min() + cosines.max()) / 2
         for row in range(rows):

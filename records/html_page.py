@@ -34,6 +34,8 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.3rem 0.8rem; border-bottom: 1px solid #d9d9d9; text-align: left; vertical-align: top; }}
 thead th {{ position: sticky; top: 0; background: #f2f5f7; }} thead:not(:has(th:not(:empty))) {{ display: none; }}
 code, pre {{ font-family: "DejaVu Sans Mono", monospace; font-size: 0.9em; overflow-wrap: anywhere; }}
+th code, td:not(:last-child) code {{ overflow-wrap: normal; white-space: nowrap; }}
+table:has(th:nth-child(7)) td {{ white-space: nowrap; }}
 pre {{ padding: 0.8rem; background: #f2f5f7; white-space: pre-wrap; }}
 blockquote {{ margin: 1rem 0; padding: 0.2rem 1rem; border-left: 5px solid #D55E00; background: #fdf3ec; }}
 img {{ max-width: 100%; height: auto; }}

@@ -19,6 +19,21 @@ HEADLINE = (
 )
 """What a table of results begins with, in this order, after the metric that chose the epoch."""
 
+NEAREST = ("precision@10", "precision@100", "recall@10", "recall@100", "ndcg@100")
+"""Scores of the nearest items of a query."""
+
+WITHIN_RADIUS = ("precision@radius2", "recall@radius2")
+"""Scores of a look-up by Hamming radius."""
+
+SHOT_GROUPS = ("many", "medium", "few")
+"""Mean recalls of the classes with many, medium and few training images."""
+
+CLASS_MEANS = ("gm", "hm", "lowest_recall")
+"""Geometric mean, harmonic mean and the lowest of the classes' recalls."""
+
+OPEN_DOMAIN = ("seen", "unseen", "harmonic")
+"""Accuracy on classes with training images, on those without, and the harmonic mean of both."""
+
 CODE_STATISTICS = ("bit_balance", "bit_correlation", "distinct_codes", "quantization_error")
 """Statistics of codes: fractions too, but no scores, so they would flatten the curves that matter."""
 
@@ -30,6 +45,9 @@ BEFORE = "before_"
 
 SETTINGS = ("tau", "t1", "t2")
 """Numbers that a method chose on the validation part, told beside its metrics; no scores, and no fractions."""
+
+SHARES = ("experts_share", "weight_forward", "weight_uniform", "weight_backward")
+"""Shares of the work done, and of experts: fractions whose smaller value is as good as a larger one, so no scores."""
 
 LOW, HIGH = "_low", "_high"
 """Endings of the two bounds of a metric's 95 % interval."""
@@ -58,8 +76,8 @@ def is_count(name: str) -> bool:
 
 
 def is_score(name: str) -> bool:
-    """Say whether a metric is a score that a curve over epochs shows: no count, no statistic, setting or bound."""
-    others = (*CODE_STATISTICS, *SETTINGS)
+    """Say whether a metric is a score that a curve over epochs shows: no count, statistic, setting, share or bound."""
+    others = (*CODE_STATISTICS, *SETTINGS, *SHARES)
     return not is_count(name) and bare(name) not in others and not name.endswith((LOW, HIGH))
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# Which slot a job ran in, or whether it was resumed, is no setting of the job.
-IGNORED_PREFIXES = ("sweep.", "hydra.", "hydra/")
+# Which slot a job ran in, whether it was resumed, or how much it said, is no setting of the job.
+IGNORED_PREFIXES = ("sweep.", "hydra.", "hydra/", "quiet")
 
 LONGEST_NUMBER = 10
 
@@ -17,7 +17,8 @@ def override_settings(overrides: Iterable[str]) -> dict[str, str]:
     """Return key to value of overrides as they are typed, in their order; the later of two wins.
 
     Keys are without the sign of an addition, values without the quotes around the whole of them. Settings of the sweep
-    itself (`sweep.slots`) and of Hydra are left out. A deletion (`~key`) keeps its sign and has the value "".
+    itself (`sweep.slots`), of Hydra and of the screen (`quiet`) are left out. A deletion (`~key`) keeps its sign and
+    has the value "".
     """
     settings: dict[str, str] = {}
     for override in overrides:

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from records.sweep_summary import CONFIDENCE
+from records.statistic import CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

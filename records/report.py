@@ -9,6 +9,7 @@ import yaml
 
 from records.atomic_file import write_text
 from records.data_figures import class_counts_picture
+from records.draws import read_draws
 from records.errors import UserError
 from records.figures import training_curves_picture
 from records.html_page import as_html
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from records.run_directory import RunDirectory
 
 # Told on the page by the record itself, or of no interest to a reader of results.
-SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger", "sweep")
+SETTINGS_LEFT_OUT = ("hydra", "paths", "callbacks", "logger", "sweep", "quiet")
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -53,6 +54,7 @@ def write_report(run: RunDirectory) -> Path:
         _title(result),
         _warnings(result),
         _headline(result),
+        _draws(run, result),
         _pictures(run),
         _data(result),
         _settings(config),
@@ -118,8 +120,23 @@ def _headline(result: Result) -> str:
     return f"## Result\n\n{_table(('metric (test part, fractions)', _value_head(result.metrics)), rows)}{judged}"
 
 
+def _draws(run: RunDirectory, result: Result) -> str:
+    """Tell the draws of a run that judged several, and what its figures are."""
+    draws = read_draws(run.draws)
+    if not draws:
+        return ""
+    chosen = () if result.monitor is None else (f"test/{bare(result.monitor['name'])}",)
+    names = dict.fromkeys((*chosen, *(f"test/{name}" for name in HEADLINE)))
+    shown = [name for name in names if all(name in draw.metrics for draw in draws)]
+    rows = [(str(draw.seed), *(_number(draw.metrics[name]) for name in shown)) for draw in draws]
+    note = f"The figures of this page are means of {len(draws)} draws, with Student's 95 % interval over the draws."
+    return f"## Draws\n\n{note} Every metric: [draws.csv](draws.csv).\n\n{_table(('seed', *shown), rows)}"
+
+
 def _pictures(run: RunDirectory) -> str:
-    files = sorted(run.plots.glob("*.png")) if run.plots.is_dir() else []
+    first = (run.training_images, run.class_counts, run.training_curves)
+    found = run.plots.glob("*.png") if run.plots.is_dir() else ()
+    files = sorted(found, key=lambda file: (first.index(file) if file in first else len(first), file.name))
     if not files:
         return ""
     shown = [_picture(run, file) for file in files]
@@ -200,7 +217,7 @@ def _commands(result: Result) -> str:
     return f"## Commands\n\n{repeat}\n\n{resume}"
 
 
-def _table(head: Sequence[str], rows: Sequence[tuple[str, str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join(lines)

@@ -48,6 +48,11 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def draws(self) -> Path:
+        """The metrics of every draw of a run that judged several (`records.draws`)."""
+        return self.path / "draws.csv"
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.md"
@@ -71,6 +76,11 @@ class RunDirectory:
     def gallery(self) -> Path:
         """Queries and their nearest pictures."""
         return self.plots / "gallery.png"
+
+    @property
+    def bits(self) -> Path:
+        """Balance and correlation of the bits of the database's codes."""
+        return self.plots / "bits.png"
 
     @property
     def training_curves(self) -> Path:
@@ -111,6 +121,11 @@ class RunDirectory:
     def guesses(self) -> Path:
         """Some test images with their most probable classes."""
         return self.plots / "guesses.png"
+
+    @property
+    def text_cosines(self) -> Path:
+        """Cosines between some test images and the descriptions of classes."""
+        return self.plots / "text_cosines.png"
 
     @property
     def reliability(self) -> Path:

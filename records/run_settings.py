@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from records.draws import MODE_KEYS
 from records.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SEED_MARK = "${seed}"
 NAMES = ("task", "model", "data")
 
-_NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "mode", "run", "seed")
+_NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "run", "seed", "quiet", *MODE_KEYS)
 _NO_MATTER = ("data.fold", "data.num_workers", "trainer.log_every_n_steps", "trainer.profiler")
 
 
@@ -43,7 +44,9 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """
     paths = config.get("paths") or {}
     folders = [str(paths[key]) for key in ("run_dir", "data_dir") if paths.get(key)]
-    kept = {name: node for name, node in config.items() if name not in _NO_SETTINGS}
+    # without weights to start from, which of them are taken says nothing
+    idle = () if config.get("init_from") else ("init_parts",)
+    kept = {name: node for name, node in config.items() if name not in (*_NO_SETTINGS, *idle)}
     return {
         key: _text(key, value, config.get("seed"), folders)
         for key, value in leaves(kept)
@@ -73,7 +76,8 @@ def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
         groups.setdefault(tuple(one.get(key) for key in names), []).append(one)
     for members in groups.values():
         for key in dict.fromkeys(key for one in members for key in one):
-            if len({one.get(key) for one in members}) > 1 and key not in keys:
+            # what one mode does not know is nothing, as null is
+            if len({one.get(key, "null") for one in members}) > 1 and key not in keys:
                 keys.append(key)
     return keys
 

@@ -7,23 +7,24 @@ import io
 import math
 import os
 import re
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from records.atomic_file import write_text
+from records.draws import read_draws, result_of
 from records.errors import UserError
 from records.html_page import as_html
 from records.metric_names import HEADLINE
 from records.override_set import override_settings, short_name, varying_keys
 from records.result import Result, read_result
+from records.run_directory import RunDirectory
+from records.statistic import Statistic, statistic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 AVERAGED_KEYS = ("seed", "data.fold")
-CONFIDENCE = 0.95
 MAX_TABLE_METRICS = 4
 
 SUMMARY_CSV, SUMMARY_PAGE, SUMMARY_PICTURE = "summary.csv", "summary.md", "summary.png"
@@ -67,19 +68,6 @@ class SweepJob:
         has_best = monitor is not None and monitor["value"] is not None
         best = {f"best {monitor['name']}": float(monitor["value"])} if monitor and has_best else {}
         return {**self.result.metrics, **best}
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """Mean, sample standard deviation (n - 1) and half the width of the 95 % interval of `count` values.
-
-    Of one value, deviation and interval are NaN: one value says nothing of the spread.
-    """
-
-    count: int
-    mean: float
-    deviation: float
-    half_width: float
 
 
 @dataclass(frozen=True)
@@ -128,22 +116,16 @@ def read_jobs(sweep: str | os.PathLike[str]) -> list[SweepJob]:
     return sorted(jobs, key=lambda job: _natural(job.name))
 
 
-def statistic(values: Sequence[float]) -> Statistic:
-    """Summarise one value or more; the interval is Student's, t(0.975, n - 1) * s / sqrt(n).
-
-    Raises:
-        ValueError: there is no value.
-    """
-    if not values:
-        raise ValueError("a statistic needs one value at least")
-    count = len(values)
-    if not all(math.isfinite(value) for value in values):
-        return Statistic(count, math.nan, math.nan, math.nan)
-    mean = statistics.fmean(values)
-    if count == 1:
-        return Statistic(count, mean, math.nan, math.nan)
-    deviation = statistics.stdev(values)
-    return Statistic(count, mean, deviation, _student(count - 1) * deviation / math.sqrt(count))
+def draws_of(folder: Path, job: SweepJob) -> list[SweepJob]:
+    """Return one job for each draw of a job that judged several (`mode=draws`), and any other job as it is."""
+    if not job.completed or job.result is None:
+        return [job]
+    try:
+        draws = read_draws(RunDirectory(folder).draws)
+    except UserError as error:
+        return [SweepJob(job.name, None, str(error))]
+    whole = job.result
+    return [SweepJob(f"{job.name}, seed {draw.seed}", result_of(draw, whole)) for draw in draws] or [job]
 
 
 def summarise(jobs: Sequence[SweepJob]) -> Summary:
@@ -196,7 +178,7 @@ def write_summary(sweep: Path, resume_command: str) -> Summary:
     Raises:
         OSError: the folder cannot be written.
     """
-    summary = summarise(read_jobs(sweep))
+    summary = summarise([draw for job in read_jobs(sweep) for draw in draws_of(sweep / job.name, job)])
     write_text(sweep / SUMMARY_CSV, as_csv(summary))
     page = as_page(summary, resume_command)
     write_text(sweep / SUMMARY_PAGE, page)
@@ -247,12 +229,6 @@ def _read_job(folder: Path, name: str) -> SweepJob:
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     parts = re.split(r"(\d+)", name)
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part]
-
-
-def _student(freedom: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def _values(jobs: Iterable[SweepJob], metric: str) -> list[float]:

@@ -38,7 +38,7 @@ def asymmetric_average_precision(
     ties: Ties = "expected",
     denominator: Denominator = "found",
 ) -> np.ndarray:
-    """Compute the average precision of each query, items ranked by <h, b> with b in {-1, +1}^K.
+    """Compute the average precision of each query, items ranked by `<h, b>` with b in {-1, +1}^K.
 
     Args:
         query_values: (Q, K) real and finite, the queries before the sign.

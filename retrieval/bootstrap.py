@@ -46,7 +46,12 @@ def mean_interval(values: np.ndarray, samples: int = 1000, seed: int = 0, confid
             for start in range(0, samples, rows)
         ]
     )
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return percentile_interval(means, confidence)
+
+
+def percentile_interval(drawn: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Return the quantiles between which the share `confidence` of drawn values (S,) lies, evenly cut off."""
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 

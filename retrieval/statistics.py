@@ -49,6 +49,29 @@ def count_bits(codes: np.ndarray, bits: int) -> BitCounts:
     return BitCounts(len(codes), both)
 
 
+def ones_shares(counts: BitCounts) -> np.ndarray:
+    """Return the share of codes in which each bit is 1, (K,) in [0, 1].
+
+    Raises:
+        ValueError: if no code was counted.
+    """
+    _check_not_empty(counts)
+    shares: np.ndarray = np.diag(counts.both) / counts.items
+    return shares
+
+
+def bit_products(counts: BitCounts) -> np.ndarray:
+    """Return the sum over the N codes of b_i b_j for every two bits, b in {-1, +1}: (K, K) int64, in [-N, N].
+
+    Raises:
+        ValueError: if no code was counted.
+    """
+    _check_not_empty(counts)
+    ones = np.diag(counts.both)
+    products: np.ndarray = 4 * counts.both - 2 * ones[:, None] - 2 * ones[None, :] + counts.items
+    return products
+
+
 def bit_balance(counts: BitCounts) -> float:
     """Return how evenly bits split the set: the mean over bits of 1 - |2 p - 1|, p being the share of ones.
 
@@ -58,9 +81,7 @@ def bit_balance(counts: BitCounts) -> float:
     Raises:
         ValueError: if no code was counted.
     """
-    _check_not_empty(counts)
-    share = np.diag(counts.both) / counts.items
-    return float(np.mean(1 - np.abs(2 * share - 1)))
+    return float(np.mean(1 - np.abs(2 * ones_shares(counts) - 1)))
 
 
 def bit_correlation(counts: BitCounts) -> float:
@@ -81,9 +102,7 @@ def bit_correlation(counts: BitCounts) -> float:
     bits = len(counts.both)
     if bits == 1:
         return 0.0
-    ones = np.diag(counts.both)
-    products = 4 * counts.both - 2 * ones[:, None] - 2 * ones[None, :] + counts.items
-    off_diagonal = np.abs(products).sum() - bits * counts.items
+    off_diagonal = np.abs(bit_products(counts)).sum() - bits * counts.items
     return float(off_diagonal / (bits * (bits - 1) * counts.items))
 
 

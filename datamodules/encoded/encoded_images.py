@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from records.errors import UserError
 
 Encode = Literal["pool", "drawn"]
 TEXT_BATCH = 256
+DRAWN = "train-drawn"
+"""Name of the bank of the drawn training images alone."""
 
 
 class Encoder(Protocol):
@@ -147,6 +149,19 @@ class EncodedFewShot(FewShotDataModule):
         return self._encoder
 
     @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder is attached."""
+        return self._encoder is not None
+
+    def redrawn(self, seed: int, split_seed: int, split_file: str | Path | None = None) -> Self:
+        """Return the same data with another draw; features are shared, but those of a draw's own images."""
+        other = super().redrawn(seed, split_seed, split_file)
+        other._banks = {name: rows for name, rows in self._banks.items() if not name.startswith(DRAWN)}
+        if self.pools_are_drawn:
+            other._images, other._banks = None, {}
+        return other
+
+    @property
     def images(self) -> ImagePools:
         """Image files and labels; read at the first use."""
         if self._images is None:
@@ -180,7 +195,7 @@ class EncodedFewShot(FewShotDataModule):
         views = self.views if split == "train" else 0
         if self.encode == "drawn" and pool == "train":
             chosen = [self.images.files[pool][position] for position in positions.tolist()]
-            rows = self._encoded(f"{pool}-drawn", chosen, views)
+            rows = self._encoded(DRAWN, chosen, views)
         else:
             rows = self._encoded(pool, self.images.files[pool], views)[positions]
         features = clean_features(rows, f"the features of {pool!r}", "scale")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -153,9 +154,14 @@ class FewShotDataModule(FeatureDataModule):
         split_dir: write the draw to a file in this folder; None writes nothing.
         shared: see `FeatureDataModule`.
 
+    Attributes:
+        pools_are_drawn: the pools themselves depend on `split_seed`: which samples are the test part.
+
     Raises:
         UserError: a value is out of range.
     """
+
+    pools_are_drawn: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -182,6 +188,7 @@ class FewShotDataModule(FeatureDataModule):
         self.split_dir = split_dir
         self._pools: Pools | None = None
         self._splits: Splits | None = None
+        self._test: tuple[Tensor, FeatureSet] | None = None
 
     @property
     @abstractmethod
@@ -203,6 +210,21 @@ class FewShotDataModule(FeatureDataModule):
     def load_unlabelled(self) -> Tensor | None:
         """Unlabelled features (M, D) beside the test's; None where there are none."""
         return None
+
+    def redrawn(self, seed: int, split_seed: int, split_file: str | Path | None = None) -> Self:
+        """Return the same data with another draw; what was read of files, and equal test parts, serve both.
+
+        Args:
+            seed: the run's seed.
+            split_seed: seed of the draw.
+            split_file: read the draw from this file in place of making it.
+        """
+        other = copy.copy(self)
+        other.seed, other.split_seed, other.split_file = seed, split_seed, split_file
+        other._splits = other._loaded = None
+        if self.pools_are_drawn:
+            other._pools = other._test = None
+        return other
 
     @property
     def pools(self) -> Pools:
@@ -263,6 +285,14 @@ class FewShotDataModule(FeatureDataModule):
         return self._pool_of(self.splits.parts[part])
 
     def _take(self, rows: Tensor, split: str) -> FeatureSet:
+        if split == "test" and self._test is not None and torch.equal(self._test[0], rows):
+            return self._test[1]
+        taken = self._features_of(rows, split)
+        if split == "test":
+            self._test = (rows, taken)
+        return taken
+
+    def _features_of(self, rows: Tensor, split: str) -> FeatureSet:
         pool, positions = self._pool_of(rows)
         features = self.pool_features(pool, positions, split)
         if features.ndim == 3 and split != "train":

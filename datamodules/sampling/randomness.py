@@ -51,6 +51,7 @@ class Stream(IntEnum):
     POLICY_SIGN = 22
     JITTER_ORDER = 23
     JITTER_CHANCE = 24
+    FOREGROUND = 25
     FRAME_AREA = 30
     FRAME_SHAPE = 31
     FRAME_COLUMN = 32

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["none", "balanced", "sqrt", "effective", "class_aware"]
 Length = Literal["images", "max_class"]
+Foreground = Literal["none", "balanced", "sqrt", "effective"]
+FOREGROUNDS: tuple[Foreground, ...] = get_args(Foreground)
 
 # epoch / epochs may fall short of the fraction by a rounding
 _ROUNDING = 1e-9
@@ -101,7 +103,12 @@ def has_begun(rule: SamplingRule, epoch: int, epochs: int | None) -> bool:
 
 
 def draw_epoch(
-    rule: SamplingRule, labels: torch.Tensor, seed: int, epoch: int, epochs: int | None = None
+    rule: SamplingRule,
+    labels: torch.Tensor,
+    seed: int,
+    epoch: int,
+    epochs: int | None = None,
+    draws: int | None = None,
 ) -> torch.Tensor:
     """Draw the images of one epoch by a rule.
 
@@ -111,6 +118,7 @@ def draw_epoch(
         seed: the run's seed.
         epoch: 0-based epoch.
         epochs: epochs of the whole run, for a deferred rule.
+        draws: how many images a rule of sampling draws; None takes the number that `rule.length` says.
 
     Returns:
         int64, positions in 0 .. N - 1 in order, with repeats.
@@ -119,7 +127,7 @@ def draw_epoch(
         return training_order(len(labels), seed, epoch)
     classes = labels.numpy()
     present, counts = np.unique(classes, return_counts=True)
-    draws = len(labels) if rule.length == "images" else int(counts.max()) * len(present)
+    draws = draws or (len(labels) if rule.length == "images" else int(counts.max()) * len(present))
     if rule.kind == "class_aware":
         order = class_aware_order(classes, draws, rule.samples_per_visit, seed, epoch)
     else:

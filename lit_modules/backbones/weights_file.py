@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_modules.backbones.pretrained import PretrainedRecord, Requested
+from records.checkpoint_checksum import verify_checkpoint
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -58,7 +59,8 @@ def read_state_dict(path: Path, key: str = KEY) -> StateDict:
     `key` is the setting that names the file, for the errors.
 
     Raises:
-        UserError: no such file; a TorchScript archive; Python objects beyond tensors; no tensors by name.
+        UserError: no such file; a TorchScript archive; a checkpoint of ours that does not fit the checksum it carries;
+            Python objects beyond tensors; no tensors by name.
     """
     if not path.is_file():
         raise UserError(f"{key}={path}: no such file")
@@ -68,6 +70,7 @@ def read_state_dict(path: Path, key: str = KEY) -> StateDict:
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"{key}={path}: not a readable safetensors file: {error}") from error
     _refuse_torchscript(path, key)
+    verify_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -12,20 +11,15 @@ from torch import Tensor, nn
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.fewshot.head import FewShotHead, State
-from lit_modules.fewshot.recognition import RecognitionModule
+from lit_modules.fewshot.problem import problem_of, protocol_of
 from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization
 from lit_modules.precision import full_precision
+from lit_modules.recognition import RecognitionModule
 from records.errors import UserError
-from records.notices import RunWarning
 
 STATE_KEY = "few_shot_head"
 """Where a checkpoint holds the fitted head, a dict of tensors."""
-
-TEST_LEAK = (
-    "the epoch and the settings were chosen on the TEST labels (task.selection=test_leak): this reproduces published "
-    "figures that were made so, and is no estimate of the accuracy on new images"
-)
 
 
 class FewShotModule(RecognitionModule):
@@ -67,14 +61,14 @@ class FewShotModule(RecognitionModule):
     @property
     def evaluation_protocol(self) -> dict[str, str]:
         """What a reader of the result must know beside the data's own protocol."""
-        return {"transductive": "yes, the fit saw the unlabelled test images"} if self.transductive else {}
+        return protocol_of(self.classifier)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `features` (B, D) and `logits` (B, C), in float32 whatever `trainer.precision`: the fit is."""
         with full_precision(features):
             return {"features": features, "logits": self.classifier.predict(features.float())}
 
-    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of the fitted head; a figure, nothing is trained by it."""
         return {"loss": F.cross_entropy(outputs["logits"], batch["label"])}
 
@@ -94,6 +88,10 @@ class FewShotModule(RecognitionModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Log the loss and what the fit chose; return a zero whose gradient is zero."""
         super().training_step(batch, batch_idx)
+        return self.log_fit(batch)
+
+    def log_fit(self, batch: Batch) -> Tensor:
+        """Log what the fit chose; return a zero whose gradient is zero."""
         chosen = {f"train/{name}": value for name, value in self.classifier.facts.items()}
         self.exact_metrics.update(chosen)
         self.log_dict(chosen, on_step=False, on_epoch=True, batch_size=len(batch["index"]))
@@ -115,22 +113,4 @@ class FewShotModule(RecognitionModule):
         self.classifier.state = dict(state)
 
     def _fit(self, data: Any) -> None:
-        validation = _pair(data.validation_features, data.validation_labels)
-        if getattr(self.classifier, "selects_on_test", False):
-            warnings.warn(TEST_LEAK, RunWarning, stacklevel=2)
-            validation = (data.features("test"), data.labels("test"))
-        self.classifier.fit(
-            self._moved(data.support_features),
-            self._moved(data.support_labels),
-            self._moved(data.text_features),
-            self._moved(data.unlabelled_features),
-            None if validation is None else (validation[0].to(self.device), validation[1].to(self.device)),
-            self.labels.num_classes,
-        )
-
-    def _moved(self, part: Tensor | None) -> Tensor | None:
-        return None if part is None else part.to(self.device)
-
-
-def _pair(features: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    return None if features is None or labels is None else (features, labels)
+        problem_of(data, self.classifier, self.labels.num_classes).fit(self.classifier, self.device)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
-from lit_modules.base import Batch, LabelSpace, Outputs
+from lit_modules.base import Batch, LabelSpace
 from lit_modules.fewshot.base import FewShotModule
 from lit_modules.fewshot.cascade_graph import (
     OWN_GROUPS,
@@ -318,9 +318,15 @@ class CascadeModule(FewShotModule):
         sizes = {f"{name}:{encoder}": _size(head) for (name, encoder), head in heads.items()}
         return parameter_report(self.classifier.graph, self.encoder_sizes, uses_text, sizes)
 
-    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the share of images that the cascade gets wrong; classes that a stage rules out have no likelihood."""
-        return {"loss": (outputs["logits"].argmax(dim=-1) != batch["label"]).double().mean()}
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Log the share of images that the cascade gets wrong, as `train/error`, and what the fits chose.
+
+        There is no loss to log: classes that a stage rules out have no likelihood.
+        """
+        wrong = (self(batch)["logits"].argmax(dim=-1) != batch["label"]).double().mean()
+        size = len(batch["index"])
+        self.log("train/error", wrong, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return self.log_fit(batch)
 
     def answers(self, features: Tensor, number: int) -> Tensor:
         """Return the best classes int64 (N, number), best first, of unlabelled images' features (N, D1 + D2 + ...).
@@ -360,15 +366,19 @@ class CascadeModule(FewShotModule):
         sources = {
             name: Source(
                 part.support_features.to(self.device),
-                self._moved(part.text_features),
-                self._moved(part.unlabelled_features),
-                self._moved(part.validation_features),
+                self._on_device(part.text_features),
+                self._on_device(part.unlabelled_features),
+                self._on_device(part.validation_features),
             )
             for name, part in parts.items()
         }
-        return sources, data.support_labels.to(self.device), self._moved(data.validation_labels)
+        return sources, data.support_labels.to(self.device), self._on_device(data.validation_labels)
 
-    def _collect(self, batch: Batch) -> None:
+    def _on_device(self, part: Tensor | None) -> Tensor | None:
+        return None if part is None else part.to(self.device)
+
+    def evaluate_batch(self, batch: Batch) -> None:
+        """Collect the logits of one batch, and what became of it on its way."""
         features = self.encode(batch)
         trace = self.classifier.trace(features)
         self.metric.update(trace.logits, batch["label"], batch["index"])

@@ -9,14 +9,14 @@ Models", CVPR 2024, equations 5 to 9.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_modules.fewshot.episode import Episode, Labelled, class_counts
+from lit_modules.fewshot.episode import Episode, Labelled, class_counts, epoch_order, rows_of
 from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, positive, text_logits
 
 Constraint = Literal["l2", "l2-corrected", "l2-constant", "l2-balanced", "none"]
@@ -74,9 +74,11 @@ class CLAP(FewShotHead):
         constraint: what holds a class to its text; see `constraint_weights`. `none`: a plain probe from the text.
         text_norm: length of the text embeddings that the probe starts from. The authors start from embeddings as the
             encoder gives them; here they come at unit length, and this restores a length.
-        seed: of the order of the images.
+        seed: of the order of the images; several are those of a stack of problems.
         scale: factor on the cosines.
     """
+
+    uses_validation: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class CLAP(FewShotHead):
         batch_size: int = 256,
         constraint: Constraint = "l2",
         text_norm: float = 10.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         scale: float = LOGIT_SCALE,
     ) -> None:
         super().__init__()
@@ -109,10 +111,9 @@ class CLAP(FewShotHead):
         optimizer = torch.optim.SGD([weight], lr=WARM_UP_LR, momentum=MOMENTUM)
         for epoch in range(self.epochs):
             optimizer.param_groups[0]["lr"] = self.learning_rate(epoch)
-            generator = torch.Generator().manual_seed(self.seed * self.epochs + epoch)
-            order = torch.randperm(support.labels.shape[-1], generator=generator).to(weight.device)
-            for rows in order.split(self.batch_size):
-                batch = Labelled(support.features[..., rows, :], support.labels[..., rows])
+            order = epoch_order(self.seed, epoch, self.epochs, support.labels)
+            for rows in order.split(self.batch_size, dim=-1):
+                batch = rows_of(support, rows)
                 with torch.enable_grad():
                     # problems are independent: the gradient of their sum is each one's own
                     loss = clap_loss(weight, text, multipliers, batch, self.scale).sum()

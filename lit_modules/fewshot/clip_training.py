@@ -13,18 +13,22 @@ from lit_modules.backbones.backbone import Backbone
 from lit_modules.backbones.open_clip_networks import ClipTowers
 from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.fewshot.head import LOGIT_SCALE
-from lit_modules.fewshot.recognition import RecognitionModule
 from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization
 from lit_modules.precision import full_precision, precise_type
+from lit_modules.recognition import RecognitionModule
 from records.errors import UserError
+
+SENTENCES_KEY = "class_sentences"
+"""Where a checkpoint holds the sentences about each class, C lists of text."""
 
 
 class ClipTraining(RecognitionModule):
     """CLIP's encoders with few parameters added, which alone are trained; logits are scale * cosine with the text.
 
     The sentences come from the data (`class_sentences`, C lists); where a class has several, their embeddings are
-    averaged at unit length. In training the text is encoded in every step, in evaluation once.
+    averaged at unit length. In training the text is encoded in every step, in evaluation once. A checkpoint holds them,
+    so that a run is used without its data; where there are data, theirs count.
 
     Args:
         backbone: a model of open_clip with its text tower in it (`model.train_text=true`).
@@ -47,6 +51,7 @@ class ClipTraining(RecognitionModule):
         _check_towers(backbone)
         self.scale = scale
         self.backbone.requires_grad_(False)
+        self._sentences: list[list[str]] = []
         self._tokens: Tensor | None = None
         self._counts: tuple[int, ...] = ()
         self._text: Tensor | None = None
@@ -64,14 +69,34 @@ class ClipTraining(RecognitionModule):
         """
         if len(sentences) != self.labels.num_classes or not all(sentences):
             raise UserError(f"there are sentences for {len(sentences)} of {self.labels.num_classes} classes")
+        self._sentences = [[str(sentence) for sentence in one] for one in sentences]
         self._counts = tuple(len(one) for one in sentences)
-        self._tokens = self.towers.tokens([sentence for one in sentences for sentence in one])
+        self._tokens = self.towers.tokens([sentence for one in self._sentences for sentence in one])
         self._text = None
 
     def setup(self, stage: str) -> None:
         """Take the sentences of the data."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.set_sentences(data.class_sentences)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the sentences."""
+        checkpoint[SENTENCES_KEY] = self._sentences
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sentences, where no data have given any.
+
+        Raises:
+            UserError: the checkpoint holds none, or not for these classes.
+        """
+        if self._sentences:
+            return
+        if not checkpoint.get(SENTENCES_KEY):
+            raise UserError(
+                "this checkpoint holds no sentences about the classes: it is of another task, or of an earlier "
+                "release; mode=test takes them from the data"
+            )
+        self.set_sentences(checkpoint[SENTENCES_KEY])
 
     def train(self, mode: bool = True) -> ClipTraining:
         """Set the mode; the text is encoded anew after every change of it."""
@@ -95,10 +120,9 @@ class ClipTraining(RecognitionModule):
             images = F.normalize(features.to(precise_type(features)), dim=-1)
             return {"features": features, "logits": self.scale * images @ text.mT}
 
-    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy over all classes."""
-        with full_precision(batch["label"]):
-            return {"loss": F.cross_entropy(outputs["logits"], batch["label"])}
+        return {"loss": F.cross_entropy(outputs["logits"], batch["label"])}
 
     def _encode_text(self) -> Tensor:
         assert self._tokens is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -138,6 +139,34 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return the mean feature of each class: (..., C, D), zero for an absent class."""
     counts = class_counts(labels, num_classes).clamp(min=1)
     return class_sums(features, labels, num_classes) / counts.unsqueeze(-1)
+
+
+def epoch_order(seed: int | Sequence[int], epoch: int, epochs: int, labels: Tensor) -> Tensor:
+    """Return the order of an epoch's samples, int64 (..., N) for labels (..., N): a function of seed and epoch alone.
+
+    Args:
+        seed: of all problems, or one for each problem of a stack.
+        epoch: counted from 0.
+        epochs: their number, so that no two seeds share an order.
+        labels: of the samples, for their number and the device.
+
+    Raises:
+        ValueError: there are not as many seeds as problems.
+    """
+    *leading, size = labels.shape
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    orders = [torch.randperm(size, generator=torch.Generator().manual_seed(one * epochs + epoch)) for one in seeds]
+    if isinstance(seed, int):
+        return orders[0].to(labels.device).expand(labels.shape)
+    if len(seeds) != torch.Size(leading).numel():
+        raise ValueError(f"{len(seeds)} seeds for problems {tuple(leading)}: there is one for each")
+    return torch.stack(orders).reshape(labels.shape).to(labels.device)
+
+
+def rows_of(labelled: Labelled, rows: Tensor) -> Labelled:
+    """Return the samples at positions (..., n) of their own problem."""
+    features = labelled.features.take_along_dim(rows.unsqueeze(-1), dim=-2)
+    return Labelled(features, labelled.labels.take_along_dim(rows, dim=-1))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:

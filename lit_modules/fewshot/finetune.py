@@ -9,18 +9,16 @@ al., "Fixing the train-test resolution discrepancy", NeurIPS 2019): classifier a
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs
-from lit_modules.fewshot.blending import OWN_SHARE, PARTNER_LABEL, Blending
-from lit_modules.fewshot.recognition import RecognitionModule
-from lit_modules.metrics.per_class import ClassRecognition
-from lit_modules.optimization import Optimization
-from lit_modules.precision import full_precision, precise_linear
+from lit_modules.blending.batch import Blending
+from lit_modules.precision import precise_linear
+from lit_modules.recognition import RecognitionModule
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -43,6 +41,7 @@ class FineTune(RecognitionModule):
             the last one, or all.
         init_std: of the classifier's weights; biases start at 0.
         seed: of the blending.
+        shared: backbone, labels, optimization and metric, as for every task.
 
     Raises:
         UserError: a choice or a combination that does not exist, or more blocks than there are.
@@ -51,10 +50,7 @@ class FineTune(RecognitionModule):
 
     def __init__(
         self,
-        backbone: Backbone,
-        labels: LabelSpace,
-        optimization: Optimization,
-        metric: ClassRecognition,
+        *,
         trainable: Trainable = "all",
         blocks: int = 1,
         label_smoothing: float = 0.1,
@@ -63,41 +59,30 @@ class FineTune(RecognitionModule):
         adapt_statistics: Statistics = "none",
         init_std: float = 0.02,
         seed: int = 0,
+        **shared: Any,
     ) -> None:
-        super().__init__(backbone, labels, optimization, metric)
+        super().__init__(blending=Blending(mixup_alpha, cutmix_alpha, seed=seed), **shared)
         _check_choices(trainable, adapt_statistics)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"task.label_smoothing is {label_smoothing}; it must lie in [0, 1)")
         self.label_smoothing = label_smoothing
-        self.blending = Blending(mixup_alpha, cutmix_alpha, seed)
-        self.classifier = nn.Linear(backbone.num_features, labels.num_classes)
+        self.classifier = nn.Linear(self.backbone.num_features, self.labels.num_classes)
         nn.init.trunc_normal_(self.classifier.weight, std=init_std)
         nn.init.zeros_(self.classifier.bias)
-        self._adapted = _batch_norms(backbone, adapt_statistics)
+        self._adapted = _batch_norms(self.backbone, adapt_statistics)
         if trainable == "head":
             self.freeze_backbone()
         elif trainable == "last_blocks":
             self._freeze_below(blocks)
-        _warn_of_unseen(labels)
+        _warn_of_unseen(self.labels)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `features` (B, D) and `logits` (B, C), in float32 at least."""
         return {"features": features, "logits": precise_linear(features, self.classifier)}
 
-    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the cross-entropy; of a blended image that with both labels, by their shares of it."""
-        with full_precision(batch["label"]):
-            own = self._cross_entropy(outputs["logits"], batch["label"])
-            if PARTNER_LABEL not in batch:
-                return {"loss": own.mean()}
-            share = batch[OWN_SHARE]
-            partner = self._cross_entropy(outputs["logits"], batch[PARTNER_LABEL])
-            return {"loss": (share * own + (1 - share) * partner).mean()}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch, blended where mixup or CutMix is on."""
-        place = (self.current_epoch, batch_idx, self.global_rank)
-        return super().training_step(self.blending(batch, *place), batch_idx)
+    def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy with smoothed labels."""
+        return {"loss": F.cross_entropy(outputs["logits"], batch["label"], label_smoothing=self.label_smoothing)}
 
     def train(self, mode: bool = True) -> FineTune:
         """Set the mode: frozen parts stay in evaluation mode, but for the batch statistics that adapt."""
@@ -110,9 +95,6 @@ class FineTune(RecognitionModule):
             for norm in self._adapted:
                 norm.train()
         return self
-
-    def _cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(logits, label, label_smoothing=self.label_smoothing, reduction="none")
 
     def _freeze_below(self, blocks: int) -> None:
         depths = self.backbone.depth_groups()

@@ -31,14 +31,18 @@ class FewShotHead(nn.Module):
         transductive: the fit looks at the (unlabelled) images that are judged.
         needs_support, needs_text: without these there is nothing to fit.
         uses_text: text, where it is given, has a say: a text encoder then counts as used.
+        uses_support, uses_validation: likewise; draws that differ in nothing that is used are one problem.
         needs_every_class: each class must have a support image.
-        state: what was fitted, plain tensors; those with one number are settings and scores worth logging.
+        state: what was fitted, plain tensors; those with one number are settings and scores worth logging. Of a stack
+            of problems each has the leading dimensions of the stack, but for numbers that all problems share.
     """
 
     transductive: ClassVar[bool] = False
     needs_support: ClassVar[bool] = True
     needs_text: ClassVar[bool] = True
     uses_text: ClassVar[bool] = True
+    uses_support: ClassVar[bool] = True
+    uses_validation: ClassVar[bool] = True
     needs_every_class: ClassVar[bool] = False
 
     def __init__(self) -> None:
@@ -87,6 +91,10 @@ class FewShotHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits; the same as `predict`."""
         return self.predict(features)
+
+    def state_of(self, place: int) -> State:
+        """Return the state of one problem of a stack with one leading dimension: that of a head fitted to it alone."""
+        return {name: tensor[place] if tensor.ndim else tensor for name, tensor in self.state.items()}
 
     @property
     def facts(self) -> dict[str, float]:

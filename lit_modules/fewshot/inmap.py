@@ -33,13 +33,14 @@ def sinkhorn(probability: Tensor, prior: Tensor, rounds: int) -> Tensor:
         prior: (..., C), share of each class, sums to 1.
         rounds: number of turns; 0 changes nothing.
     """
-    smallest = torch.finfo(probability.dtype).tiny
-    size = probability.shape[-2]
+    # the result is diag(rows) K diag(columns): two products of K with a vector in each turn, and K is written once
+    smallest, largest = torch.finfo(probability.dtype).tiny, torch.finfo(probability.dtype).max
+    rows, columns = torch.ones_like(probability[..., :1]), torch.ones_like(probability[..., :1, :])
     for _ in range(rounds):
-        columns = probability.sum(dim=-2, keepdim=True).clamp(min=smallest)
-        probability = probability * (size * prior.unsqueeze(-2) / columns)
-        probability = probability / probability.sum(dim=-1, keepdim=True).clamp(min=smallest)
-    return probability
+        columns = probability.shape[-2] * prior.unsqueeze(-2) / (rows.mT @ probability).clamp(min=smallest)
+        columns = columns.clamp(max=largest)
+        rows = 1 / (probability @ columns.mT).clamp(min=smallest)
+    return rows * probability * columns
 
 
 def hardened(probability: Tensor, threshold: float) -> Tensor:
@@ -49,13 +50,19 @@ def hardened(probability: Tensor, threshold: float) -> Tensor:
     return torch.where(largest > threshold, one_hot, probability)
 
 
-def proxy_gradient(features: Tensor, proxies: Tensor, target: Tensor, temperature: float) -> Tensor:
+def proxy_gradient(
+    features: Tensor, proxies: Tensor, target: Tensor, temperature: float, memory: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Return sum_i (softmax(f_i . W / temperature) - target_i) f_i, (..., C, D).
 
     The gradient of the summed cross-entropy, times the temperature; `target` is the product target^T features
-    (..., C, D), which does not change between steps.
+    (..., C, D), which does not change between steps. `memory`, two tensors (..., N, C), is written over: a loop that
+    hands it in allocates nothing of that size.
     """
-    return (features @ proxies.mT / temperature).softmax(dim=-1).mT @ features - target
+    logits, probability = (None, None) if memory is None else memory
+    cosines = torch.matmul(features, proxies.mT, out=logits)
+    found = torch.softmax(cosines.div_(temperature), dim=-1, out=probability)
+    return found.mT @ features - target
 
 
 class InMaP(FewShotHead):
@@ -81,6 +88,8 @@ class InMaP(FewShotHead):
 
     transductive: ClassVar[bool] = True
     needs_support: ClassVar[bool] = False
+    uses_support: ClassVar[bool] = False
+    uses_validation: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -140,22 +149,26 @@ class InMaP(FewShotHead):
 
     def _train(self, features: Tensor, text: Tensor, labels: Tensor) -> State:
         target = labels.mT @ features
+        memory = torch.empty_like(labels), torch.empty_like(labels)
         proxies = text.expand_as(target)
         rate = target.new_full(target.shape[:-2], self.lr / (features.shape[-2] * self.tau_image))
         norm = torch.full_like(rate, torch.inf)
-        first_norm, step = norm, 0
+        first_norm, steps = norm, torch.zeros_like(norm)
+        moves = torch.ones_like(norm, dtype=torch.bool)
         for step in range(1, self.iterations + 1):
-            gradient = proxy_gradient(features, proxies, target, self.tau_image)
+            gradient = proxy_gradient(features, proxies, target, self.tau_image, memory)
             grown = torch.linalg.matrix_norm(gradient)
             rate = torch.where(grown > norm, rate / 2, rate)
-            norm = grown
+            # a problem of a stack that has converged stays where it would have stopped by itself
+            norm = torch.where(moves, grown, norm)
             first_norm = grown if step == 1 else first_norm
             moved = F.normalize(proxies - rate[..., None, None] * gradient, dim=-1)
-            change = (moved - proxies).norm(dim=-1).amax()
-            proxies = moved
-            if change < self.tolerance:
+            change = (moved - proxies).norm(dim=-1).amax(dim=-1)
+            proxies = torch.where(moves[..., None, None], moved, proxies)
+            steps = torch.where(moves, step, steps)
+            moves = moves & (change >= self.tolerance)
+            if not moves.any():
                 break
-        steps = torch.full_like(norm, step)
         return {"proxies": proxies, "steps": steps, "first_gradient_norm": first_norm, "gradient_norm": norm}
 
 

@@ -7,13 +7,14 @@ Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classifi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_modules.fewshot.episode import Episode, Labelled, accuracy
+from lit_modules.fewshot.episode import Episode, Labelled, accuracy, epoch_order, rows_of
 from lit_modules.fewshot.head import State, count, one_number, positive, warn_of_no_validation
 from lit_modules.fewshot.tip_adapter import TipAdapter, cache_logits
 
@@ -34,7 +35,7 @@ class TipAdapterF(TipAdapter):
         selection: which epoch's keys are kept. `validation`: the first with the best accuracy there (without validation
             images the last, and the run warns); `last`; `test_leak`: the first with the best accuracy ON THE TEST PART,
             as the published code selects. Its figure is no estimate of anything, and the run warns.
-        seed: of the order of the support.
+        seed: of the order of the support; several are those of a stack of problems.
         shared: arguments of `TipAdapter`.
     """
 
@@ -46,7 +47,7 @@ class TipAdapterF(TipAdapter):
         batch_size: int = 256,
         weight_decay: float = 0.01,
         selection: Selection = "validation",
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -99,14 +100,14 @@ class TipAdapterF(TipAdapter):
     ) -> None:
         assert episode.views is not None
         features = episode.views[..., epoch % episode.views.shape[-2], :]
-        generator = torch.Generator().manual_seed(self.seed * self.epochs + epoch)
-        order = torch.randperm(labels.shape[-1], generator=generator).to(labels.device)
-        for rows in order.split(self.batch_size):
+        order = epoch_order(self.seed, epoch, self.epochs, labels)
+        for rows in order.split(self.batch_size, dim=-1):
+            batch = rows_of(Labelled(features, labels), rows)
             with torch.enable_grad():
-                logits = self._logits(features[..., rows, :], keys, episode)
+                logits = self._logits(batch.features, keys, episode)
                 # problems are independent: the mean over images of each, summed over problems
-                wanted = labels[..., rows]
-                loss = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="sum") / len(rows)
+                total = F.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), reduction="sum")
+                loss = total / rows.shape[-1]
                 optimizer.zero_grad()
                 loss.backward()
             optimizer.step()

@@ -22,6 +22,8 @@ class ZeroShot(FewShotHead):
     """
 
     needs_support = False
+    uses_support = False
+    uses_validation = False
 
     def __init__(self, *, scale: float = LOGIT_SCALE) -> None:
         super().__init__()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone
@@ -19,7 +17,6 @@ from records.notices import RunWarning
 from retrieval.codes import to_bits
 from retrieval.evaluation import RetrievalResult
 
-HALF = (torch.float16, torch.bfloat16)
 PARTS: tuple[RetrievalPart, RetrievalPart] = ("query", "database")
 
 
@@ -55,15 +52,6 @@ class HashingModule(TaskModule):
         self.metric = metric
         self.accuracy = None if labels.multi_label else Accuracy()
         self.retrieval_result: RetrievalResult | None = None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HashingModule:
-        # trainer.precision=bf16-true casts all there is; banks, codebooks and batch norms go with codes in float32
-        super()._apply(fn, recurse)
-        in_backbone = set(self.backbone.modules())
-        for module in self.modules():
-            if module not in in_backbone:
-                _restore_precision(module)
-        return self
 
     def hash_values(self, features: Tensor) -> Tensor:
         """Return the hash layer's output (B, bits), in float32: half precision makes exact zeros, and flips bits."""
@@ -106,17 +94,6 @@ class HashingModule(TaskModule):
         self.metric.reset()
         self.log_metrics(stage, metrics)
         return result
-
-
-def _restore_precision(module: nn.Module) -> None:
-    """Turn half-precision buffers of a module itself to float32, and a batch norm's parameters with them."""
-    for name, buffer in module.named_buffers(recurse=False):
-        if buffer.dtype in HALF:
-            setattr(module, name, buffer.float())
-    if isinstance(module, nn.BatchNorm1d):
-        for parameter in module.parameters(recurse=False):
-            if parameter.dtype in HALF:
-                parameter.data = parameter.data.float()
 
 
 def _warn_of_duplicates(result: RetrievalResult, stage: str) -> None:

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 from torch import Tensor, nn
 
 from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.hashing.base import HashingModule, full_precision
 from lit_modules.hashing.memory_cost import check_fits, readable_bytes, step_bytes
+from records.console import say
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -241,6 +241,6 @@ def say_cost(bank: MemoryBank, bits: int) -> None:
         f"checkpoint; every step takes about {readable_bytes(step_bytes(1, len(bank)))} per image of the batch"
     )
     if bank.bytes < NOTEWORTHY_BYTES:
-        Console().print(text, highlight=False, soft_wrap=True)
+        say(text)
     else:
         warnings.warn(text, RunWarning, stacklevel=2)

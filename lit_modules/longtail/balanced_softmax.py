@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.class_weights import log_prior
-from lit_modules.longtail.retrained_head import EnsembledHead
+from lit_modules.longtail.retrained_classifier import EnsembledClassifier
 
 
 def balanced_softmax_loss(logits: Tensor, label: Tensor, class_counts: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -24,7 +24,7 @@ def balanced_softmax_loss(logits: Tensor, label: Tensor, class_counts: Tensor, w
     return F.cross_entropy(logits + log_prior(class_counts, logits), label, weights)
 
 
-class BalancedSoftmax(EnsembledHead):
+class BalancedSoftmax(EnsembledClassifier):
     """Balanced softmax; evaluation takes the plain logits."""
 
     def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

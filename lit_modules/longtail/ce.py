@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.longtail.retrained_head import EnsembledHead
+from lit_modules.longtail.retrained_classifier import EnsembledClassifier
 
 
-class CrossEntropy(EnsembledHead):
+class CrossEntropy(EnsembledClassifier):
     """Cross-entropy; a weighted mean divides by the sum of the batch's weights, as PyTorch's does."""
 
     def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

@@ -8,21 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_modules.precision import full_precision, precise_linear, precise_type
+from lit_modules.precision import PreciseLinear, full_precision, precise_type
 
 ClassifierKind = Literal["linear", "cosine"]
 
 
-class LinearClassifier(nn.Linear):
+class LinearClassifier(PreciseLinear):
     """Logits w_c . f + b_c; Kaiming initialisation, as the CIFAR ResNets of the field have (Cao et al., their code)."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(num_features, num_classes)
         nn.init.kaiming_normal_(self.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return logits (B, C) of features (B, D)."""
-        return precise_linear(features, self)
 
 
 class CosineClassifier(nn.Module):

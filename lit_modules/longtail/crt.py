@@ -33,5 +33,5 @@ class ClassifierRetraining(CrossEntropy):
 
     def on_fit_start(self) -> None:
         """Check that stage 2 has a trained backbone."""
-        check_is_started(self.stage, self.backbone)
+        check_is_started(self.stage, self.backbone, self.is_tried_out)
         super().on_fit_start()

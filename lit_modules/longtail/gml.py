@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.class_weights import log_prior
-from lit_modules.longtail.retrained_head import EnsembledHead
+from lit_modules.longtail.retrained_classifier import EnsembledClassifier
 
 
 def class_mean_log_probabilities(log_p: Tensor, label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ def gml_loss(logits: Tensor, label: Tensor, class_counts: Tensor, power: float =
     return torch.linalg.vector_norm(surprise, ord=power) / len(surprise) ** (1 / power)
 
 
-class GML(EnsembledHead):
+class GML(EnsembledClassifier):
     """GML; the batch size decides which classes a mean is taken over, so all ranks' images are one batch.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.class_weights import log_prior
-from lit_modules.longtail.retrained_head import EnsembledHead
+from lit_modules.longtail.retrained_classifier import EnsembledClassifier
 
 Moment = Literal["train", "post_hoc"]
 
@@ -35,7 +35,7 @@ def adjusted_scores(logits: Tensor, class_counts: Tensor, tau: float = 1.0) -> T
     return logits - tau * log_prior(class_counts, logits)
 
 
-class LogitAdjustment(EnsembledHead):
+class LogitAdjustment(EnsembledClassifier):
     """`train` adjusts the logits of the loss and judges plain ones; `post_hoc` does it the other way round."""
 
     def __init__(self, *, adjust: Moment = "train", tau: float = 1.0, **shared: Any) -> None:

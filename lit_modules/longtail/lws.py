@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.longtail.retrained_head import RetrainedHead
+from lit_modules.longtail.retrained_classifier import RetrainedClassifier
 from lit_modules.longtail.stages import Stage, check_is_started, check_stage
 from records.errors import UserError
 
 
-class LearnableWeightScaling(RetrainedHead):
+class LearnableWeightScaling(RetrainedClassifier):
     """Stage 1 is cross-entropy; stage 2 trains one factor a class on the logits, bias included, and nothing else.
 
     Args:
@@ -53,8 +53,8 @@ class LearnableWeightScaling(RetrainedHead):
 
     def on_fit_start(self) -> None:
         """Check that stage 2 has a trained backbone and its classifier."""
-        check_is_started(self.stage, self.backbone)
-        if self.stage == 2 and not self.has_old_classifier:
+        check_is_started(self.stage, self.backbone, self.is_tried_out)
+        if self.stage == 2 and not self.has_old_classifier and not self.is_tried_out:
             raise UserError(
                 "task.stage=2 scales the logits of a trained classifier, and none was loaded: init_from must hold one "
                 f"that fits task.classifier={self.classifier_kind} (init_parts=all, init_keys)"

@@ -23,20 +23,24 @@ from lit_modules.longtail.stages import Stage, check_is_started, check_stage
 from lit_modules.optimization import parameter_groups
 from records.errors import UserError
 
-SmoothingShape = Literal["concave", "linear", "convex"]
+SmoothingShape = Literal["concave", "linear", "convex", "exp"]
 
 
-def smoothing_factors(class_counts: Tensor, head: float, tail: float, shape: SmoothingShape = "concave") -> Tensor:
+def smoothing_factors(
+    class_counts: Tensor, head: float, tail: float, shape: SmoothingShape = "concave", power: float = 2.0
+) -> Tensor:
     """Return how much the label of each class is smoothed, (C,): `tail` for the rarest class, `head` for the largest.
 
     With s = (n_c - n_min) / (n_max - n_min), which is 1 where all classes are equal, it is tail + (head - tail) times
-    sin(pi s / 2) (`concave`), s (`linear`) or 1 + sin(3 pi / 2 + pi s / 2) (`convex`) (eq. 4 to 6).
+    sin(pi s / 2) (`concave`), s (`linear`), 1 + sin(3 pi / 2 + pi s / 2) (`convex`) (eq. 4 to 6), or s^power (`exp`, in
+    the authors' code alone).
 
     Args:
         class_counts: (C,) of a floating type.
         head: in [0, 1).
         tail: in [0, 1).
         shape: of the rise between them.
+        power: of the shape `exp`, above 0; below 1 it is concave, above 1 convex.
     """
     spread = class_counts.max() - class_counts.min()
     share = (class_counts - class_counts.min()) / spread if spread > 0 else torch.ones_like(class_counts)
@@ -44,6 +48,7 @@ def smoothing_factors(class_counts: Tensor, head: float, tail: float, shape: Smo
         "concave": torch.sin(share * math.pi / 2),
         "linear": share,
         "convex": 1 + torch.sin((3 + share) * math.pi / 2),
+        "exp": share**power,
     }[shape]
     return tail + (head - tail) * rise
 
@@ -67,6 +72,7 @@ class MiSLAS(LongTailModule):
         smooth_head: smoothing of the largest class, in [0, 1).
         smooth_tail: smoothing of the rarest class, in [0, 1).
         smoothing_shape: of the rise between them.
+        smoothing_power: of the shape `exp`, above 0.
         classifier_lr_scale: learning rate of the classifier in stage 2, as a multiple of the scales'.
         shift_batch_norm: whether batch norms move in stage 2.
 
@@ -84,6 +90,7 @@ class MiSLAS(LongTailModule):
         smooth_head: float = 0.4,
         smooth_tail: float = 0.1,
         smoothing_shape: SmoothingShape = "concave",
+        smoothing_power: float = 2.0,
         classifier_lr_scale: float = 0.2,
         shift_batch_norm: bool = True,
         **shared: Any,
@@ -93,12 +100,14 @@ class MiSLAS(LongTailModule):
         for name, value in (("smooth_head", smooth_head), ("smooth_tail", smooth_tail)):
             if not 0 <= value < 1:
                 raise ValueError(f"task.{name} must lie in [0, 1), not {value}")
-        if not classifier_lr_scale > 0:
-            raise ValueError(f"task.classifier_lr_scale must be above 0, not {classifier_lr_scale}")
+        for name, value in (("smoothing_power", smoothing_power), ("classifier_lr_scale", classifier_lr_scale)):
+            if not value > 0:
+                raise ValueError(f"task.{name} must be above 0, not {value}")
         self.stage = stage
         self.smooth_head = smooth_head
         self.smooth_tail = smooth_tail
         self.smoothing_shape: SmoothingShape = smoothing_shape
+        self.smoothing_power = smoothing_power
         self.classifier_lr_scale = classifier_lr_scale
         self.shift_batch_norm = shift_batch_norm
         self.class_scale = nn.Parameter(torch.ones(self.labels.num_classes)) if stage == 2 else None
@@ -132,13 +141,18 @@ class MiSLAS(LongTailModule):
         logits, label = outputs["logits"], batch["label"]
         if self.stage != 2:
             return {"loss": F.cross_entropy(logits, label)}
-        counts = self.counts(logits).to(logits)
-        smoothing = smoothing_factors(counts, self.smooth_head, self.smooth_tail, self.smoothing_shape)
+        smoothing = smoothing_factors(
+            self.counts(logits).to(logits),
+            self.smooth_head,
+            self.smooth_tail,
+            self.smoothing_shape,
+            self.smoothing_power,
+        )
         return {"loss": label_aware_smoothing_loss(logits, label, smoothing)}
 
     def on_fit_start(self) -> None:
         """Check that stage 2 has a trained backbone."""
-        check_is_started(self.stage, self.backbone)
+        check_is_started(self.stage, self.backbone, self.is_tried_out)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; features that were computed once would not follow the batch norms."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.base import LongTailModule
 from lit_modules.longtail.class_weights import log_prior
 from lit_modules.longtail.projection import Projection, views_of
+from lit_modules.precision import HALF
 
 NO_LABEL = -1
 VIEWS = 2
@@ -146,6 +148,14 @@ class PaCo(LongTailModule):
         self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_projection = copy.deepcopy(self.projection).requires_grad_(False)
         self.queue = KeyQueue(queue_size, width)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PaCo:
+        super()._apply(fn, recurse)
+        for follower in (self.key_backbone, self.key_projection):
+            if any(parameter.dtype in HALF for parameter in follower.parameters()):
+                # a thousandth of a step would be rounded away in half precision, and the keys would never move
+                follower.float()
+        return self
 
     def started_from(self, loaded: tuple[str, ...], unused: tuple[str, ...] = ()) -> None:
         """Give the key encoder the weights just loaded, where the file had none for it."""

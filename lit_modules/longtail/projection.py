@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.base import Batch
-from lit_modules.precision import full_precision, precise_type
+from lit_modules.precision import PreciseLinear, full_precision, precise_type
 from records.errors import UserError
 
 
@@ -17,7 +17,7 @@ class Projection(nn.Module):
         super().__init__()
         normalisation = [nn.BatchNorm1d(num_features)] if batch_norm else []
         self.layers = nn.Sequential(
-            nn.Linear(num_features, num_features), *normalisation, nn.ReLU(), nn.Linear(num_features, width)
+            PreciseLinear(num_features, num_features), *normalisation, nn.ReLU(), PreciseLinear(num_features, width)
         )
 
     def forward(self, features: Tensor) -> Tensor:

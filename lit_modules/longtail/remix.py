@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
+from lit_modules.blending.labels import OWN_SHARE, PARTNER_LABEL
 from lit_modules.longtail.ce import CrossEntropy
-from lit_modules.longtail.mixup import OWN_SHARE, PARTNER_LABEL
 from lit_modules.precision import full_precision
 
 

@@ -97,7 +97,8 @@ class RIDE(ExpertModule):
         routing_positive_weight: of the images that another expert would help.
 
     Raises:
-        UserError: another classifier than `cosine`, or stage 2 with mixup or a single expert.
+        UserError: another classifier than `cosine`, or stage 2 with blended images, a single expert, or experts that
+            are not trained.
     """
 
     def __init__(
@@ -130,19 +131,44 @@ class RIDE(ExpertModule):
             raise UserError(f"task.stage={stage}: choose 1 (the experts) or 2 (the routers)")
         self.routers = self._build_routers() if stage == 2 else None
         self.share_asked = Share()
+        self._has_trained_experts = False
         if self.routers is not None:
             self.freeze_backbone()
             self.classifier.requires_grad_(False)
 
+    def started_from(self, loaded: tuple[str, ...], unused: tuple[str, ...] = ()) -> None:
+        """Note whether all experts' classifiers were loaded."""
+        wanted = {f"classifier.{name}" for name, _ in self.classifier.named_parameters()}
+        self._has_trained_experts = wanted <= set(loaded)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note that a checkpoint of this run, which is resumed, holds the experts."""
+        self._has_trained_experts = True
+
     def on_fit_start(self) -> None:
-        """Load the teacher."""
+        """Load the teacher; check that routers have trained experts to choose among.
+
+        Raises:
+            UserError: stage 2 on experts with random weights.
+        """
+        if self.routers is not None and not self._has_trained_experts and not self.is_tried_out:
+            raise UserError(
+                "task.stage=2 trains routers between trained experts, and these have random weights: name the run of "
+                "stage 1 (init_from=RUN init_parts=all, with the same task.experts), or train both stages by "
+                "task=ride_routed"
+            )
         if self.teacher is not None and self.routers is None:
-            self._loaded_teacher = [load_teacher(self.teacher, self.labels.num_classes).to(self.device)]
+            self._loaded_teacher = [load_teacher(self.teacher, self.labels.class_names).to(self.device)]
 
     def forward(self, batch: Batch) -> Outputs:
         """Return the experts' outputs, and in training `teacher_logits` (B, C) where there is a teacher."""
         outputs = super().forward(batch)
         if self.training and self._loaded_teacher:
+            if "image" not in batch:
+                raise UserError(
+                    f"task.teacher={self.teacher}: the teacher looks at images, and cached features have none; set "
+                    "cache_features=false, or task.teacher=null"
+                )
             outputs["teacher_logits"] = self._loaded_teacher[0](batch["image"])
         return outputs
 
@@ -177,7 +203,7 @@ class RIDE(ExpertModule):
             asked = experts_asked(self._calls(outputs))
             self.share_asked.update(asked.sum(), asked.numel() * self.experts)
 
-    def further_metrics(self) -> dict[str, float]:
+    def further_metrics(self, stage: str) -> dict[str, float]:
         """Return `experts_share`, the share in (0, 1] of the experts that images ask, where there are routers."""
         if self.routers is None:
             return {}
@@ -199,8 +225,11 @@ class RIDE(ExpertModule):
         return class_temperatures(self.counts(like).to(like), self.temperature_ratio)
 
     def _build_routers(self) -> nn.ModuleList:
-        if self.experts < 2 or self.mixup_alpha > 0:
-            raise UserError("task.stage=2 trains routers, and needs task.experts of 2 or more and task.mixup_alpha=0")
+        if self.experts < 2 or self.blending.is_on:
+            raise UserError(
+                "task.stage=2 trains routers, and needs task.experts of 2 or more, task.mixup_alpha=0 and "
+                "task.cutmix_alpha=0"
+            )
         width = self.backbone.num_features // self.experts
         return nn.ModuleList(ExpertRouter(width, self.labels.num_classes) for _ in range(self.experts - 1))
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_modules.precision import PreciseLinear
+
 HIDDEN = 16
 TOP_LOGITS = 30
 
@@ -19,14 +21,13 @@ class ExpertRouter(nn.Module):
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.top = min(TOP_LOGITS, num_classes)
-        self.hidden = nn.Linear(num_features, HIDDEN)
-        self.output = nn.Linear(HIDDEN + self.top, 1)
+        self.hidden = PreciseLinear(num_features, HIDDEN)
+        self.output = PreciseLinear(HIDDEN + self.top, 1)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return logits (B,), of the expert's features (B, D) and the mean logits (B, C) of the experts up to it."""
-        with torch.autocast(device_type=features.device.type, enabled=False):
-            hidden = F.relu(self.hidden(F.normalize(features)))
-            return self.output(torch.cat([logits.topk(self.top, dim=1).values, hidden], dim=1)).squeeze(1)
+        hidden = F.relu(self.hidden(F.normalize(features)))
+        return self.output(torch.cat([logits.topk(self.top, dim=1).values, hidden], dim=1)).squeeze(1)
 
 
 def prefix_means(expert_logits: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.classifier import LinearClassifier
-from lit_modules.longtail.retrained_head import RetrainedHead, Settings
+from lit_modules.longtail.retrained_classifier import RetrainedClassifier, Settings
 from lit_modules.precision import full_precision, precise_type
 from records.errors import UserError
 
@@ -31,7 +31,7 @@ def tau_normalised_logits(features: Tensor, weight: Tensor, tau: float) -> Tenso
     return F.linear(features, weight) / weight.norm(dim=1).pow(tau)
 
 
-class TauNormalisation(RetrainedHead):
+class TauNormalisation(RetrainedClassifier):
     """Cross-entropy, judged by tau-normalised logits; with `init_from` nothing is trained (freeze=all).
 
     Args:

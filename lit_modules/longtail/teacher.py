@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,10 +11,13 @@ import yaml
 from torch import Tensor, nn
 
 from lit_modules.backbones.backbone import Backbone, build_backbone
+from lit_modules.backbones.weights_file import read_state_dict
 from lit_modules.longtail.experts import ExpertClassifiers, branches
 from records.errors import UserError
+from records.labels_file import read_labels
 from records.run_directory import RunDirectory, last_stage
 
+KEY = "task.teacher"
 NO_ARGUMENTS = ("suggested", "pretrained", "weights_file")
 
 
@@ -43,8 +47,12 @@ class Teacher(nn.Module):
         return logits
 
 
-def load_teacher(directory: str, num_classes: int) -> Teacher:
+def load_teacher(directory: str, class_names: Sequence[str]) -> Teacher:
     """Build the teacher that a run directory holds, with the weights of its best checkpoint, or the last.
+
+    Args:
+        directory: of the run, or of one in stages.
+        class_names: those of the student, C of them.
 
     Raises:
         UserError: no run of several experts lies there, or its classes are others.
@@ -53,9 +61,11 @@ def load_teacher(directory: str, num_classes: int) -> Teacher:
     checkpoint = run.chosen_checkpoint
     if checkpoint is None or not run.config.is_file():
         raise UserError(f"task.teacher={directory}: no finished run lies there; name the directory of a RIDE run")
+    _check_classes(run, class_names, directory)
+    num_classes = len(class_names)
     settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     teacher = _untrained(settings, num_classes, directory)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_state_dict(checkpoint, KEY)
     wanted = {name: tensor for name, tensor in state.items() if name.startswith(("backbone.", "classifier."))}
     try:
         teacher.load_state_dict(wanted)
@@ -65,6 +75,16 @@ def load_teacher(directory: str, num_classes: int) -> Teacher:
             f"number of classes than {num_classes}. {' '.join(str(error).split())}"
         ) from error
     return teacher
+
+
+def _check_classes(run: RunDirectory, class_names: Sequence[str], directory: str) -> None:
+    known = read_labels(run)
+    if known is None or known.class_names == tuple(class_names):
+        return
+    raise UserError(
+        f"task.teacher={directory}: it knows {known.num_classes} classes ({known.class_names[0]}, ...), and the data "
+        f"have {len(class_names)} ({class_names[0]}, ...); they must be the same, in the same order"
+    )
 
 
 def _untrained(settings: dict[str, dict[str, object]], num_classes: int, directory: str) -> Teacher:

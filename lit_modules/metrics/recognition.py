@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.bootstrap import Interval, percentile_interval
+
 GROUPS = ("many", "medium", "few")
 FLOOR = 1e-3
-INTERVAL_LEVEL = 0.95
 
 
 def count_confusions(label: NDArray[np.int64], prediction: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
@@ -109,7 +110,7 @@ def recall_metrics(confusion: NDArray[np.int64], floor: float = FLOOR) -> dict[s
 
 def bootstrap_intervals(
     confusion: NDArray[np.int64], floor: float = FLOOR, replicates: int = 1000, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Interval]:
     """Compute 95 % intervals over the choice of the test samples, the network held fixed.
 
     Percentile bootstrap within classes: drawing the n samples of a class with recall r anew gives Binomial(n, r) hits,
@@ -137,7 +138,4 @@ def bootstrap_intervals(
         "hm": harmonic_mean(recalls, floor),
         "lowest_recall": recalls.min(axis=1),
     }
-    tail = (1 - INTERVAL_LEVEL) / 2
-    return {
-        name: (float(np.quantile(value, tail)), float(np.quantile(value, 1 - tail))) for name, value in values.items()
-    }
+    return {name: percentile_interval(value) for name, value in values.items()}

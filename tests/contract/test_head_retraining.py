@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from launch.check import check_overrides
 from launch.compose import compose_config
-from modes import train
-from modes.cached_features import caches_features
+from modes import build, train
+from modes.cached_features import cached_features, caches_features
 from records.errors import UserError
 from records.result import read_result
 
@@ -43,3 +44,18 @@ def test_features_of_a_backbone_that_is_trained_are_not_cached():
         caches_features(settings)
     assert not caches_features({**settings, "cache_features": None})
     assert caches_features({**settings, "freeze": "backbone"})
+
+
+def test_nothing_is_pasted_into_features(tmp_path):
+    pasted = ["task=ce", "data=digits_lt", "data.foreground=balanced", "task.cutmix_alpha=1", "freeze=backbone"]
+    overrides = [*pasted, "trainer.accelerator=cpu", f"paths.run_dir='{tmp_path}'"]
+    with pytest.raises(UserError, match=r"data\.foreground=balanced.*cache_features=false"):
+        build_and_cache(overrides)
+
+
+def build_and_cache(overrides):
+    settings = OmegaConf.to_container(compose_config(overrides), resolve=True)
+    backbone = build.build_backbone(settings)
+    data = build.build_data(settings, backbone)
+    task = build.build_task(settings, backbone, data)
+    return cached_features(task, data, build.build_trainer(settings, data))

@@ -1,4 +1,4 @@
-"""Losses over the whole batch give two ranks with batches of 4 what one process with batches of 8 has."""
+"""Losses over the whole batch, and blended images, give two ranks with batches of 4 what one process with 8 has."""
 
 import os
 import warnings
@@ -13,13 +13,20 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lit_modules.base import LabelSpace
+from lit_modules.longtail.ce import CrossEntropy
 from lit_modules.longtail.gml import GML
 from lit_modules.longtail.lade import LADE
 from lit_modules.longtail.paco import PaCo
 from lit_modules.metrics.per_class import ClassRecognition
 
 IMAGES, EPOCHS, BATCH, RANKS = 16, 2, 8, 2
-METHODS = {"gml": (GML, {}), "lade": (LADE, {}), "paco": (PaCo, {"queue_size": 12, "momentum": 0.9})}
+METHODS = {
+    "gml": (GML, {}),
+    "lade": (LADE, {}),
+    "paco": (PaCo, {"queue_size": 12, "momentum": 0.9}),
+    "mixup": (CrossEntropy, {"mixup_alpha": 1.0, "gather_batch": False}),
+    "gml with mixup": (GML, {"mixup_alpha": 1.0}),
+}
 VIEWS = 2
 
 
@@ -57,8 +64,9 @@ def train(name, ranks, folder):
     torch.manual_seed(1)
     labels = LabelSpace(3, ("a", "b", "c"), (9, 5, 2), False, IMAGES)
     module = add_training(method)(
-        backbone=Features(), labels=labels, optimization=None, metric=ClassRecognition(), gather_batch=True, **options
-    ).double()
+        backbone=Features(), labels=labels, optimization=None, metric=ClassRecognition(),
+        **{"gather_batch": True, **options},
+    ).double()  # fmt: skip
     trainer = L.Trainer(
         max_epochs=EPOCHS, accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto",
         logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,

@@ -9,7 +9,7 @@ from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
 from lit_modules.hashing.classify import Classify
 from lit_modules.initial_weights import start_from
-from modes.initial import checkpoint_of_source, frozen_part, prepare
+from modes.initial import apply_initial_weights, checkpoint_of_source, frozen_part
 from records.errors import UserError
 from records.notices import RunWarning
 from records.run_directory import last_stage
@@ -116,7 +116,7 @@ def test_the_task_says_what_is_frozen_after_a_start_from_trained_weights():
 def test_a_frozen_backbone_gets_no_gradient_and_keeps_its_statistics():
     task = task_of()
     with pytest.warns(RunWarning, match="random"):
-        prepare({**SETTINGS, "freeze": "backbone"}, task, is_resumed=False)
+        apply_initial_weights({**SETTINGS, "freeze": "backbone"}, task, data=None, is_resumed=False)
     task.train()
     before = {name: tensor.clone() for name, tensor in task.backbone.state_dict().items()}
     batch = {"image": torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8), "label": torch.tensor([0, 1, 2, 0, 1, 2])}

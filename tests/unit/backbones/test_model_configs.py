@@ -18,6 +18,7 @@ EXPECTED = {
     "cifar_resnet44": 64,
     "cifar_resnet56": 64,
     "resnet50": 2048,
+    "resnext50": 2048,
     "swin_b": 1024,
     "tiny": 128,
     "vgg16": 4096,
@@ -55,7 +56,7 @@ def test_the_file_builds_its_backbone_at_the_images_size(path):
     arguments = {key: value for key, value in content.items() if key not in METADATA}
     if arguments["image_size"] == "${data.image_size}":
         arguments["image_size"] = 32
-    # Weightless tensors: all eleven are built in the time of one.
+    # Weightless tensors: all twelve are built in the time of one.
     with torch.device("meta"):
         backbone = build_backbone(**(arguments | {"pretrained": False}))
         size = backbone.image_size

@@ -102,6 +102,16 @@ def test_best_score_survives_a_moved_directory(tmp_path):
     assert not (tmp_path / "old").exists()
 
 
+def test_a_test_elsewhere_chooses_nothing_and_misses_no_file(tmp_path, recwarn):
+    fit(tmp_path / "run", 2)
+    again = trainer(2, kept(tmp_path / "evaluation"), MetricsTable(tmp_path / "evaluation"))
+    again.test(
+        Regression(SCORES), loader(), ckpt_path=tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True
+    )
+    assert not [one for one in recwarn if issubclass(one.category, RunWarning)]
+    assert again.checkpoint_callbacks[0].best_score is None
+
+
 def test_deleted_best_is_told_and_chosen_anew(tmp_path):
     fit(tmp_path, 2)
     (tmp_path / "checkpoints" / "best.ckpt").unlink()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.few_shot_pictures import FewShotPictures
+from callbacks.few_shot_pictures import FewShotPictures, Samples, text_cosines
 
 NAMES = ("cat", "dog", "emu")
 FEATURES = torch.eye(3).repeat(4, 1)
@@ -58,6 +58,21 @@ def test_data_with_images_get_both_pictures(tmp_path, fitted):
 
 def test_data_without_images_get_no_guesses(tmp_path, fitted):
     assert end_of_test(tmp_path, Data(), **fitted) == ["hardest_pairs.png"]
+
+
+def test_data_with_descriptions_of_classes_get_their_cosines(tmp_path, fitted):
+    # every sample is its class's own axis, and "dog" is described as a cat
+    data = WithImages(text_features=torch.tensor([[2.0, 0, 0], [3.0, 0, 0], [0, 0, 0.5]]))
+    assert "text_cosines.png" in end_of_test(tmp_path, data, **fitted)
+    with Image.open(tmp_path / "plots" / "text_cosines.png") as image:
+        told = image.info["Description"]
+    shown = Samples(FEATURES[:4], [0, 1, 2, 0], np.zeros((4, 3, 8, 8), dtype=np.uint8))
+    axes = text_cosines(shown, data.text_features, NAMES).figure.axes[4]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "emu"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog", "emu", "cat"]
+    assert np.array_equal(axes.images[0].get_array(), [[1, 0, 0, 1], [1, 0, 0, 1], [0, 0, 1, 0]])
+    assert "5 test images" in told
+    assert text_cosines(shown, None, NAMES) is None
 
 
 def test_a_perfect_result_has_no_hardest_pairs(tmp_path, fitted):

@@ -7,8 +7,10 @@ import pytest
 import wandb
 from training_runs import Regression, loader, trainer
 
-from callbacks import loggers
-from callbacks.loggers import choose_mode, wandb_logger
+from callbacks import loggers, wandb_account
+from callbacks.loggers import wandb_logger
+from callbacks.wandb_account import choose_mode
+from records.console import be_quiet
 from records.errors import UserError
 from records.notices import RunWarning
 from records.result import RunRecord
@@ -34,6 +36,10 @@ def server():
 class Run:
     """Stands in for a W&B run, and fails when it is told to."""
 
+    url = "https://wandb.invalid/p/abc"
+    offline = False
+    finished = 0
+
     def __init__(self, run_id, broken=False):
         self.id, self.broken, self.logged = run_id, broken, []
 
@@ -44,6 +50,9 @@ class Run:
         if self.broken:
             raise ConnectionError("gone")
         self.logged.append(values)
+
+    def finish(self):
+        self.finished += 1
 
 
 def with_init(monkeypatch, init):
@@ -67,7 +76,7 @@ def test_offline_without_network_says_so(monkeypatch):
     begun = time.monotonic()
     with pytest.warns(RunWarning, match="cannot be reached"):
         assert choose_mode("auto") == "offline"
-    assert time.monotonic() - begun < loggers.CONNECT_SECONDS + 1
+    assert time.monotonic() - begun < wandb_account.CONNECT_SECONDS + 1
 
 
 def test_online_with_key_and_server(monkeypatch, server):
@@ -137,6 +146,34 @@ def test_artifacts_are_named(tmp_path):
     assert wandb_logger(str(tmp_path), "p", offline=True, artifacts=["codes"]).artifacts == ("codes",)
     with pytest.raises(UserError, match=r"artifacts=\['weights'\]; choices: checkpoints, codes"):
         wandb_logger(str(tmp_path), "p", offline=True, artifacts=["codes", "weights"])
+
+
+def test_a_run_says_where_it_lies_unless_it_is_to_be_quiet(monkeypatch, tmp_path, capsys):
+    setups = []
+    monkeypatch.setattr(wandb, "setup", lambda settings: setups.append(settings))
+    offline = SimpleNamespace(
+        id="b", offline=True, settings=SimpleNamespace(sync_dir="DIR"), define_metric=Run("b").define_metric
+    )
+    for run, said in ((Run("a"), f"W&B: {Run.url}\n"), (offline, "W&B: offline; `wandb sync DIR` sends it\n")):
+        calls = with_init(monkeypatch, lambda run=run, **settings: run)
+        for quiet, expected in ((False, said), (True, "")):
+            be_quiet(quiet)
+            assert wandb_logger(str(tmp_path / "run"), "p", offline=True).experiment is run
+            assert capsys.readouterr().out == expected
+        be_quiet(False)
+    assert setups
+    assert not any(one.show_info for one in setups)
+    assert "anonymous" not in calls[0]
+
+
+def test_a_run_is_ended_only_where_it_was_begun(monkeypatch, tmp_path):
+    calls = with_init(monkeypatch, lambda **settings: Run("abc"))
+    logger = wandb_logger(str(tmp_path), "p", offline=True)
+    logger.finish()
+    assert calls == []
+    run = logger.experiment
+    logger.finish()
+    assert run.finished == 1
 
 
 def test_what_fails_while_it_is_told_is_a_warning(monkeypatch, tmp_path):

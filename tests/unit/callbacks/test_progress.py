@@ -6,6 +6,7 @@ from training_runs import Regression, loader, trainer
 
 from callbacks.progress import EpochLines, MetricsBar, epoch_line, progress_bar
 from callbacks.throughput import Throughput
+from records.console import be_quiet
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def drawn(monkeypatch, capsys):
     return run.progress_bar_callback.get_metrics(run, run.lightning_module), capsys.readouterr().out
 
 
-def test_bar_shows_metrics_by_their_full_names(monkeypatch, capsys):
+def test_bar_shows_metrics_by_name_on_one_line(monkeypatch, capsys):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("FORCE_COLOR", "1")
     metrics, screen = drawn(monkeypatch, capsys)
@@ -83,5 +84,28 @@ def test_bar_without_colour(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     _, screen = drawn(monkeypatch, capsys)
-    assert "Epoch 0/0" in screen
+    assert "Epoch 1/1" in screen
     assert "\x1b[38;" not in screen
+
+
+def test_nothing_in_quiet_mode(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    be_quiet(True)
+    run = trainer(1, [progress_bar()], enable_progress_bar=True, enable_checkpointing=False)
+    be_quiet(False)
+    run.fit(Regression(), loader())
+    assert capsys.readouterr().out == ""
+
+
+def test_long_epochs_and_tests_say_how_many_batches_are_done():
+    stream = io.StringIO()
+    lines = EpochLines((), stream, seconds=0.0)
+    run = trainer(1, [lines], enable_progress_bar=True, enable_checkpointing=False)
+    run.fit(Regression((0.25,)), loader(), loader(16))
+    run.test(run.lightning_module, loader(16), verbose=False)
+    lines._advance(0, [2, 3], 1)
+    said = [line.partition(", about")[0] for line in stream.getvalue().splitlines()]
+    assert said[:3] == [f"epoch 1/1, batches: {done} of 3" for done in (1, 2, 3)]
+    assert "validating, batches: 2 of 2" in said
+    assert said[-3:] == ["testing, batches: 1 of 2", "testing, batches: 2 of 2", "testing, batches: 3 of 5"]

@@ -50,7 +50,7 @@ def test_three_files(tmp_path, multi_label):
     RetrievalPictures(str(tmp_path), seed=1, queries=2).on_test_end(
         run_at(True, data), SimpleNamespace(retrieval_result=result)
     )
-    for name in ("pr_curve", "gallery"):
+    for name in ("pr_curve", "gallery", "bits"):
         with Image.open(tmp_path / "plots" / f"{name}.png") as image:
             assert image.info["Description"]
     assert [split for split, _ in data.asked] == ["query", "database"]

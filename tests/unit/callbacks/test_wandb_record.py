@@ -11,6 +11,9 @@ from wandb_file import read_ended_run
 
 from launch.compose import compose_config
 from modes import train
+from modes.dashboard import map_cuts, planned
+from records.metric_names import OPEN_DOMAIN
+from records.wandb_names import CONFUSION, PRECISION_RECALL
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +77,15 @@ def table_of(run: Path, value: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def not_logged(run: Path, pillar: str) -> set[str]:
+    """Return the names that the dashboard shows of a pillar and that a run of it did not log."""
+    plan = planned({"project": "p", "entity": None, "title": "t", "pillars": [pillar]})
+    logged = set(history(run))
+    charts = {chart.table: chart.name for chart in (CONFUSION, PRECISION_RECALL)}
+    logged |= {charts[name] for name in logged & set(charts)}
+    return {name for section in plan.sections for panel in section.panels for name in panel.names} - logged
+
+
 def test_a_hashing_run(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", "task.bits=16", "logger.wandb.artifacts=[checkpoints,codes]")
     kinds = records(run)
@@ -107,6 +119,9 @@ def test_a_hashing_run(tmp_path: Path) -> None:
     pre_sign = logged["test/pre_sign"][0]
     assert sum(pre_sign["values"]) == 16 * 256
     assert logged["test/pre_sign"][0]["_type"] == "histogram"
+    # digits are judged by the whole ranking
+    other_cuts = {f"{part}/map@{cut}" for part in ("val", "test") for cut in map_cuts() if cut != "all"}
+    assert not_logged(run, "hashing") == other_cuts
 
 
 def test_a_recognition_run(tmp_path: Path) -> None:
@@ -121,3 +136,11 @@ def test_a_recognition_run(tmp_path: Path) -> None:
     assert len(cells) == 100
     assert sum(cell[2] for cell in cells) == sum(row[3] for row in classes["data"])
     assert artifacts_of(records(run), "model") == []
+    # these data have no validation part
+    assert {name for name in not_logged(run, "longtail") if not name.startswith("val/")} == set()
+
+
+def test_a_few_shot_run(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "task=lpp")
+    # images are encoded before the run, and no class is without training images
+    assert not_logged(run, "fewshot") == {"train/training_images", *(f"test/{name}" for name in OPEN_DOMAIN)}

@@ -9,6 +9,7 @@ from launch.compose import compose_config
 from launch.stored import stored_config
 from modes import test as testing
 from modes import train
+from modes.encoders import _trained
 from records.result import read_result
 from records.run_directory import open_run
 from records.submission import read_submission
@@ -96,6 +97,22 @@ def test_the_trained_expert_is_asked(runs):
     assert dogs["test/accuracy"] > 0.6
     state = torch.load(runs / "cascade" / "checkpoints" / "last.ckpt", weights_only=True)["few_shot_head"]
     assert int(state["width:dogs"]) == 3
+
+
+def test_the_expert_is_opened_without_its_data(runs, monkeypatch):
+    def read_nothing(*_):
+        raise AssertionError("the data of the expert's run were read")
+
+    monkeypatch.setattr("modes.build.build_data", read_nothing)
+    encoder = _trained("dogs", str(runs / "dogs"), "cpu")
+    assert len(encoder.class_names) == 3
+    assert all(name.startswith("Thu-dog_") for name in encoder.class_names)
+
+
+def test_the_share_of_wrong_images_is_no_loss(runs):
+    columns = (runs / "cascade" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "train/error" in columns
+    assert "train/loss" not in columns
 
 
 def test_it_is_tested_again_without_a_fit(runs):

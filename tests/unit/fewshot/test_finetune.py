@@ -4,16 +4,14 @@ import copy
 import math
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
-from lit_modules.fewshot.blending import Blending, draw_box, paste_box
+from lit_modules.blending.labels import OWN_SHARE, PARTNER_LABEL
 from lit_modules.fewshot.finetune import FineTune
-from lit_modules.longtail.mixup import OWN_SHARE, PARTNER_LABEL
 from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization, parameter_groups
 from lit_modules.schedules import Constant
@@ -29,7 +27,8 @@ def task(counts=(4, 4, 4), layer_decay=None, architecture="tiny", **settings):
     )
     options = {"width": 4} if architecture == "tiny" else {}
     backbone = build_backbone("own" if options else "timm", architecture, False, image_size=None, **options)
-    return FineTune(backbone, labels, optimization, ClassRecognition(bootstrap=0), **settings)
+    metric = ClassRecognition(bootstrap=0)
+    return FineTune(backbone=backbone, labels=labels, optimization=optimization, metric=metric, **settings)
 
 
 def slow_loss(rows, labels, smoothing):
@@ -130,48 +129,3 @@ def test_rates_fall_with_depth():
         name.split(".")[2] if "stage" in name else "head": rates[id(one)] for name, one in module.named_parameters()
     }
     assert found == pytest.approx({"head": 0.1, "stage3": 0.05, "stage2": 0.025, "stage1": 0.0125})
-
-
-def batch(number=6, size=8):
-    image = torch.arange(number).float().view(-1, 1, 1, 1).expand(-1, 3, size, size) / number
-    return {"image": image.clone(), "label": torch.arange(number), "index": torch.arange(number)}
-
-
-def test_a_box_is_pasted_and_its_area_counts():
-    pasted = paste_box(batch(), (1, 4, 2, 8), torch.tensor([3, 0, 1, 2, 5, 4]))
-    assert pasted[OWN_SHARE].tolist() == pytest.approx([1 - 18 / 64] * 6)
-    for row, partner in enumerate([3, 0, 1, 2, 5, 4]):
-        assert pasted[PARTNER_LABEL][row] == partner
-        for y in range(8):
-            for x in range(8):
-                source = partner if 1 <= y < 4 and 2 <= x < 8 else row
-                assert pasted["image"][row, 1, y, x] == pytest.approx(source / 6)
-
-
-def test_boxes_lie_inside_and_cover_what_was_drawn():
-    generator = np.random.default_rng(0)
-    shares = []
-    for _ in range(2000):
-        top, bottom, left, right = draw_box(64, 64, 1.0, generator)
-        assert 0 <= top <= bottom <= 64
-        assert 0 <= left <= right <= 64
-        shares.append((bottom - top) * (right - left) / 64**2)
-    # half of the image on average, less what the edges cut off
-    assert 0.25 < np.mean(shares) < 0.5
-
-
-def test_blending_is_a_function_of_seed_epoch_and_step():
-    both = Blending(0.8, 1.0, seed=3)
-    for step in range(4):
-        first, second = (both(batch(), 1, step, 0)["image"] for _ in range(2))
-        assert torch.equal(first, second)
-    kinds = {step: both._pastes(0, step) for step in range(200)}
-    assert 60 < sum(kinds.values()) < 140
-    plain = batch()
-    assert Blending(0.0, 0.0, 0)(plain, 0, 0, 0) is plain
-    mixed = Blending(0.8, 0.0, 0)(batch(), 0, 0, 0)
-    share = float(mixed[OWN_SHARE][0])
-    expected = share * torch.arange(6) / 6 + (1 - share) * mixed[PARTNER_LABEL] / 6
-    assert torch.allclose(mixed["image"][:, 0, 0, 0], expected)
-    shares = {float(Blending(0.0, 1.0, 0)(batch(), 0, step, 0)[OWN_SHARE][0]) for step in range(5)}
-    assert len(shares) > 1

@@ -77,6 +77,18 @@ def test_sinkhorn_equals_the_slow_one_and_reaches_its_prior():
 def test_sinkhorn_bears_a_class_that_no_image_has():
     rows = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     assert torch.equal(sinkhorn(rows, torch.tensor([0.5, 0.5]), 5), rows)
+    # so many images that their number over the smallest positive one is beyond float32
+    many = rows[:1].expand(20_000, 2)
+    assert torch.equal(sinkhorn(many, torch.tensor([0.5, 0.5]), 5), many)
+
+
+def test_the_gradient_written_into_memory_is_the_same():
+    one = problem(classes=4, width=6, test=5)
+    wanted = one.text.softmax(dim=1)
+    memory = torch.empty(20, 4, dtype=torch.float64), torch.empty(20, 4, dtype=torch.float64)
+    plain = proxy_gradient(one.test, one.text, wanted, 0.04)
+    assert torch.equal(proxy_gradient(one.test, one.text, wanted, 0.04, memory), plain)
+    assert torch.equal(memory[1], (one.test @ one.text.T / 0.04).softmax(dim=1))
 
 
 def test_only_rows_above_the_threshold_become_hard():

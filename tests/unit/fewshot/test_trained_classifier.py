@@ -20,7 +20,8 @@ def trained(seed=0):
     labels = LabelSpace(4, tuple("abcd"), (2,) * 4, False, 8)
     optimization = Optimization(partial(torch.optim.SGD), Constant(), lr=0.1, weight_decay=0.0)
     backbone = build_backbone("own", "tiny", False, image_size=16, width=4)
-    return FineTune(backbone, labels, optimization, ClassRecognition(bootstrap=0), init_std=3.0)
+    metric = ClassRecognition(bootstrap=0)
+    return FineTune(backbone=backbone, labels=labels, optimization=optimization, metric=metric, init_std=3.0)
 
 
 def test_logits_come_back_from_features_of_unit_length():

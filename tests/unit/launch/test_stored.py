@@ -71,3 +71,17 @@ def test_a_stored_configuration_reads_no_environment(run):
     run.config.write_text(text)
     with pytest.raises(UserError, match="plain values"):
         stored_config(run, ("mode=test",))
+
+
+def test_how_much_is_said_is_for_the_action_at_hand(run):
+    stored = OmegaConf.load(run.config)
+    for kept in (True, None):
+        stored.quiet = kept
+        if kept is None:
+            del stored["quiet"]
+        OmegaConf.save(stored, run.config)
+        config, _ = stored_config(run, ("mode=test", "run=x"))
+        assert config.quiet is False
+        config, problems = stored_config(run, ("mode=test", "run=x", "quiet=true"))
+        assert problems == []
+        assert config.quiet is True

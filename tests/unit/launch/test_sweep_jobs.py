@@ -4,12 +4,15 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from launch import processes
-from launch.jobs import command_of, environment_of, place_of
+from launch.compose import compose_config
+from launch.jobs import command_of, environment_of, job_of, place_of
 from launch.sweep import SweepStopped, run_job, run_jobs, run_sweep
+from records.console import be_quiet
 from records.result import read_result
 
 
@@ -212,3 +215,29 @@ def test_a_twin_that_runs_at_the_moment_is_left_alone(make_plan, make_job, behav
     assert place_of(make_job(0, "seed=0"), plan).directory == plan.directory / "0"
     later = make_plan(started="2100")
     assert place_of(make_job(1, "seed=0"), later).directory == plan.directory / "0"
+
+
+@pytest.mark.parametrize("launcher", ["basic", "slots"])
+def test_a_quiet_sweep_prints_what_failed_every_warning_once_and_one_line(make_plan, make_job, behave, capfd, launcher):
+    behave({"seed=0": "crash_after", "seed=1": "crash_after", "seed=2": "fail"})
+    plan = make_plan(is_quiet=True, launcher=launcher, expected=3)
+    jobs = [make_job(one, f"seed={one}") for one in range(3)]
+    try:
+        assert run_sweep(plan, lambda: run_jobs(plan, jobs, [{}])) == 1
+    finally:
+        be_quiet(False)
+    said = capfd.readouterr()
+    assert said.out.splitlines() == [
+        "sweep: job 2 (seed=2): diverged",
+        f"sweep: 2 of 3 jobs done, 0 running, 1 failed; table: {plan.directory / 'summary.md'}",
+    ]
+    assert said.err.splitlines()[0].startswith("sweep: 2 of 3 jobs warned: the process ")
+    assert len(said.err.splitlines()) == 3
+    assert (plan.directory / "0" / "output.log").is_file()
+
+
+def test_how_much_is_said_is_no_setting_of_a_job():
+    config = compose_config(["seed=1", "quiet=true", "hydra.job.num=0"], with_hydra=True)
+    config.hydra.overrides.task = ["seed=1", "quiet=true", "sweep.slots=2"]
+    job = job_of(config, config.hydra, Path("x"))
+    assert job.overrides == ("seed=1",)

@@ -84,8 +84,9 @@ def test_settings_that_contradict_each_other_are_refused(arguments, expected):
 
 
 def test_a_resumed_sweep_takes_what_was_typed_before_and_what_is_typed_wins(tmp_path):
-    typed = ["-m", "seed=0,1", "task.bits=16", f"hydra.sweep.dir={tmp_path}", "sweep.slots=2"]
-    plan_of(*typed).save()
+    typed = ["-m", "seed=0,1", "task.bits=16", f"hydra.sweep.dir={tmp_path}", "sweep.slots=2", "quiet=true"]
+    first = plan_of(*typed)
+    first.save()
     stored = json.loads((tmp_path / "sweep.json").read_text())
     assert stored["overrides"] == ["seed=0,1", "task.bits=16", "sweep.slots=2"]
     line = resumed_line(read_command_line([f"sweep.resume={tmp_path}", "seed=0,1,2"]))
@@ -93,6 +94,7 @@ def test_a_resumed_sweep_takes_what_was_typed_before_and_what_is_typed_wins(tmp_
     plan = plan_sweep(line)
     assert (plan.directory, plan.expected, plan.launcher) == (tmp_path, 3, "slots")
     assert plan.resume_command == f"python run.py sweep.resume={tmp_path}"
+    assert (first.is_quiet, plan.is_quiet) == (True, False)
 
 
 def test_only_the_directory_of_a_sweep_is_resumed(tmp_path):

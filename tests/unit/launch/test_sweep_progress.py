@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from launch.sweep_progress import progress_of, say
+from launch.sweep_progress import progress_of, say_of_job
 from records.result import Result
 from records.sweep_summary import SweepJob
 
@@ -37,5 +37,5 @@ def test_no_time_is_promised_where_none_can_be_known(make_plan, expected, jobs):
 
 
 def test_off_a_terminal_a_plain_line_is_printed(make_plan, capsys):
-    say(make_plan(expected=2), "job 0 starts", running=1)
+    say_of_job(make_plan(expected=2), "job 0 starts", running=1)
     assert capsys.readouterr().out == "sweep: job 0 starts | 0 of 2 jobs done, 1 running, 0 failed\n"

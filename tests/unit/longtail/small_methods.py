@@ -15,7 +15,7 @@ COUNTS = (50, 20, 6, 2)
 
 def small_method(method, experts=1, counts=COUNTS, **settings):
     torch.manual_seed(0)
-    labels = LabelSpace(len(counts), tuple("abcdefgh"[: len(counts)]), tuple(counts), False, sum(counts))
+    labels = LabelSpace(len(counts), tuple("abcdefghij"[: len(counts)]), tuple(counts), False, sum(counts))
     optimization = Optimization(partial(torch.optim.SGD), Constant(), lr=0.1, weight_decay=0.1)
     options = {"experts": experts} if experts > 1 else {}
     return method(

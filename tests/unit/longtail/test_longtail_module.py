@@ -175,6 +175,49 @@ def test_a_class_without_images_and_images_of_several_classes_are_refused():
         CrossEntropy(backbone=module.backbone, labels=labels, optimization=None, metric=module.metric)
 
 
+@pytest.mark.parametrize("method", [CrossEntropy, GML])
+def test_the_loss_of_blended_images_is_that_of_both_labels(method):
+    module = at_epoch(small_method(method, mixup_alpha=1.0), 2).eval()
+    batch = module.blended(small_batch(), 7)
+    share = module.blending.share(2, 7)
+    outputs = module(batch)
+    own, partner = (
+        module.criterion(outputs, {"label": batch[name]})["loss"].item() for name in ("label", "partner_label")
+    )
+    assert own != partner
+    assert module.loss(outputs, batch)["loss"].item() == pytest.approx(share * own + (1 - share) * partner, rel=1e-6)
+
+
+def test_partners_are_images_of_the_batch():
+    module = at_epoch(small_method(CrossEntropy, cutmix_alpha=1.0), 2)
+    batch = small_batch()
+    blended = module.blended(batch, 3)
+    rows = module.blending.partners(8, 2, 3)
+    assert torch.equal(blended["partner_label"], batch["label"][rows])
+    changed = blended["image"] != batch["image"]
+    assert changed.any()
+    assert torch.equal(blended["image"][changed], batch["image"][rows][changed])
+
+
+def test_images_drawn_to_be_pasted_are_the_partners():
+    module = at_epoch(small_method(CrossEntropy, cutmix_alpha=1.0), 2)
+    batch, foreground = small_batch(), small_batch(seed=1)
+    drawn = batch | {"foreground": foreground["image"], "foreground_label": foreground["label"]}
+    blended = module.blended(drawn, 3)
+    assert set(blended) == {*batch, "partner_label", "own_share"}
+    assert torch.equal(blended["partner_label"], foreground["label"])
+    changed = blended["image"] != batch["image"]
+    assert changed.any()
+    assert torch.equal(blended["image"][changed], foreground["image"][changed])
+    with pytest.raises(UserError, match=r"data\.foreground draws.*task\.cutmix_alpha=1"):
+        at_epoch(small_method(CrossEntropy), 2).blended(drawn, 3)
+
+
+def test_without_alpha_the_batch_stays_as_it_is():
+    batch = small_batch()
+    assert at_epoch(small_method(CrossEntropy), 0).blended(batch, 0) is batch
+
+
 def test_margins_without_cosines_are_refused():
     with pytest.raises(UserError, match=r"task\.classifier=linear"):
         small_method(LDAM)

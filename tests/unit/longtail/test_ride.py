@@ -20,6 +20,8 @@ from lit_modules.longtail.routing import (
 )
 from lit_modules.longtail.teacher import distillation_loss, load_teacher
 from records.errors import UserError
+from records.labels_file import KnownLabels, write_labels
+from records.run_directory import RunDirectory
 
 LABEL = torch.tensor(LABELS)
 LOGITS = draw(len(LABELS), 3, 4, seed=6, scale=3.0)
@@ -162,7 +164,30 @@ def test_the_second_stage_trains_routers_alone():
     assert module.scores(outputs).shape == (8, 4)
     module.validation_step(small_batch(), 0)
     asked = experts_asked(module._calls(outputs)).double().mean().item()
-    assert module.further_metrics() == {"experts_share": pytest.approx(asked / 3)}
+    assert module.further_metrics("val") == {"experts_share": pytest.approx(asked / 3)}
+
+
+def test_routers_need_trained_experts():
+    module = small_method(RIDE, experts=3, classifier="cosine", stage=2)
+    with pytest.raises(UserError, match=r"task\.stage=2.*random weights.*init_from=RUN.*task=ride_routed"):
+        module.on_fit_start()
+    names = tuple(name for name, _ in module.named_parameters())
+    module.started_from(tuple(name for name in names if not name.endswith("experts.1.weight")))
+    with pytest.raises(UserError, match="random weights"):
+        module.on_fit_start()
+    module.started_from(names)
+    module.on_fit_start()
+    resumed = small_method(RIDE, experts=3, classifier="cosine", stage=2)
+    resumed.on_load_checkpoint({})
+    resumed.on_fit_start()
+
+
+def test_a_teacher_needs_images(tmp_path):
+    small_teacher(tmp_path)
+    student = small_method(RIDE, experts=3, classifier="cosine", teacher=str(tmp_path))
+    student.on_fit_start()
+    with pytest.raises(UserError, match=r"task\.teacher=.*cached features have none.*cache_features=false"):
+        student.train()({"feature": torch.randn(4, student.backbone.num_features), "label": torch.zeros(4).long()})
 
 
 def test_a_teacher_is_read_from_its_run_and_is_no_part_of_the_student(tmp_path):
@@ -178,9 +203,12 @@ def test_a_teacher_is_read_from_its_run_and_is_no_part_of_the_student(tmp_path):
     expected = trained.eval()(batch)["logits"]
     torch.testing.assert_close(student._loaded_teacher[0](batch["image"]), expected)
     with pytest.raises(UserError, match=r"number of classes than 5"):
-        load_teacher(str(tmp_path), 5)
+        load_teacher(str(tmp_path), "abcde")
     with pytest.raises(UserError, match=r"task\.teacher=.*no finished run"):
-        load_teacher(str(tmp_path / "nowhere"), 4)
+        load_teacher(str(tmp_path / "nowhere"), "abcd")
+    write_labels(RunDirectory(tmp_path), KnownLabels(("a", "b", "c", "x"), (5, 4, 3, 2), False, {"train": 14}))
+    with pytest.raises(UserError, match=r"task\.teacher=.*4 classes \(a, \.\.\.\).*same order"):
+        load_teacher(str(tmp_path), "abcd")
 
 
 def small_teacher(folder):

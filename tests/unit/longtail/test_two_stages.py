@@ -41,6 +41,14 @@ def slow_factors(head, tail, shape):
     return factors
 
 
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_labels_are_smoothed_by_a_power(power):
+    found = smoothing_factors(torch.tensor(COUNTS).double(), 0.4, 0.1, "exp", power).tolist()
+    largest, rarest = max(COUNTS), min(COUNTS)
+    expected = [0.1 + 0.3 * math.pow((count - rarest) / (largest - rarest), power) for count in COUNTS]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize("shape", ["concave", "linear", "convex"])
 def test_labels_are_smoothed_from_tail_to_head(shape):
     found = smoothing_factors(torch.tensor(COUNTS).double(), 0.4, 0.1, shape).tolist()

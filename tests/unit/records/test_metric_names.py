@@ -39,6 +39,13 @@ def test_scores_before_a_new_training_are_told_like_those_after_it_and_chosen_se
     assert title_of("test/before_hm") == "before HM"
 
 
+def test_a_share_of_the_work_is_no_score():
+    assert not is_score("val/experts_share")
+    assert not is_count("val/experts_share")
+    assert not is_score("test/weight_backward")
+    assert title_of("test/experts_share") == "experts share"
+
+
 def test_an_interval_belongs_to_its_metric():
     low, high = bounds_of("test/map@all")
     metrics = {"test/map@all": 0.5, low: 0.4, high: 0.6, "test/accuracy": 0.9, "test/orphan_low": 0.1}

@@ -10,7 +10,15 @@ def test_settings_are_equal_whatever_their_order_and_quotes() -> None:
 
 
 def test_the_later_of_two_wins_and_what_belongs_to_the_sweep_is_left_out() -> None:
-    overrides = ["seed=1", "sweep.slots=4", "hydra.verbose=true", "hydra/launcher=slots", "sweep=seeds", "seed=2"]
+    overrides = [
+        "seed=1",
+        "seed=2",
+        "sweep.slots=4",
+        "hydra.verbose=true",
+        "hydra/launcher=slots",
+        "sweep=seeds",
+        "quiet=true",
+    ]
     assert override_settings(overrides) == {"seed": "2", "sweep": "seeds"}
 
 

@@ -86,7 +86,7 @@ def test_warnings_stand_on_top_in_one_line_each(run):
 def test_every_picture_is_shown_with_its_caption(run):
     page = complete(run)
     shown = re.findall(r"!\[(.+?)\]\((.+?)\)", page)
-    assert [place for _, place in shown] == ["plots/pr_curve.png", "plots/training_curves.png"]
+    assert [place for _, place in shown] == ["plots/training_curves.png", "plots/pr_curve.png"]
     assert all((run.path / place).is_file() for _, place in shown)
     assert "What is seen." in page
 

@@ -12,13 +12,13 @@ from PIL import Image
 from records.atomic_file import write_json
 from records.figures import MAX_SWEEP_ROWS, sweep_picture
 from records.result import Result, to_json
+from records.statistic import statistic
 from records.sweep_summary import (
     SweepJob,
     as_csv,
     as_page,
     read_jobs,
     series_over_shots,
-    statistic,
     summarise,
     write_summary,
 )

@@ -7,8 +7,10 @@ from retrieval.statistics import (
     BLOCK,
     bit_balance,
     bit_correlation,
+    bit_products,
     count_bits,
     distinct_codes,
+    ones_shares,
     quantization_errors,
 )
 
@@ -28,6 +30,10 @@ def test_balance_and_correlation(bits):
     counts = count_bits(pack(codes), bits)
     assert bit_balance(counts) == pytest.approx(balance, rel=1e-12)
     assert bit_correlation(counts) == pytest.approx(correlation, rel=1e-12)
+    signs = np.where(codes, 1, -1)
+    products = [[sum(signs[:, i] * signs[:, j]) for j in range(bits)] for i in range(bits)]
+    np.testing.assert_array_equal(bit_products(counts), products)
+    np.testing.assert_array_equal(ones_shares(counts), [sum(codes[:, j]) / 31 for j in range(bits)])
 
 
 def test_the_ends_of_the_ranges():
@@ -51,7 +57,7 @@ def test_parts_add_up_to_the_whole():
 
 def test_no_code_has_no_statistics():
     empty = count_bits(pack(np.ones((0, 4), dtype=bool)), 4)
-    for function in (bit_balance, bit_correlation):
+    for function in (bit_balance, bit_correlation, bit_products, ones_shares):
         with pytest.raises(ValueError, match="no code"):
             function(empty)
 

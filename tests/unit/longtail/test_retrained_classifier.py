@@ -15,7 +15,7 @@ from lit_modules.longtail.ce import CrossEntropy
 from lit_modules.longtail.ensemble import TEMPERATURE_PAIRS, ensemble_scores
 from lit_modules.longtail.gml import GML
 from lit_modules.longtail.logit_adjustment import LogitAdjustment
-from lit_modules.longtail.retrained_head import best_recalls
+from lit_modules.longtail.retrained_classifier import best_recalls
 from lit_modules.longtail.tau_norm import TauNormalisation
 from records.errors import UserError
 from records.notices import RunWarning

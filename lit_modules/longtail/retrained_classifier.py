@@ -26,7 +26,7 @@ CHOSEN = "chosen_settings"
 """Where a checkpoint holds what was chosen on the validation part, a dict of numbers."""
 
 
-class RetrainedHead(LongTailModule):
+class RetrainedClassifier(LongTailModule):
     """A classifier on a backbone that `init_from` has loaded, judged before and after its training.
 
     With a frozen backbone the old classifier, kept as it was loaded, judges the same features: the test logs
@@ -168,13 +168,10 @@ class RetrainedHead(LongTailModule):
             counts[1] += torch.bincount(label, minlength=self.labels.num_classes)
         return counts
 
-    def _judge(self, stage: str) -> RecognitionResult:
-        result = self.metric.compute()
-        self.metric.reset()
-        chosen = self.settings if self._is_chosen else {}
+    def further_metrics(self, stage: str) -> dict[str, float]:
+        """Return what the old classifier scored on the test part, `before_NAME`, and the settings chosen."""
         before = self._before() if stage == "test" and self._old else {}
-        self.log_metrics(stage, {**result.metrics, **before, **chosen})
-        return result
+        return {**before, **(self.settings if self._is_chosen else {})}
 
     def _before(self) -> dict[str, float]:
         self.recognition_before = self.before_metric.compute()
@@ -189,7 +186,7 @@ class RetrainedHead(LongTailModule):
         )
 
 
-class EnsembledHead(RetrainedHead):
+class EnsembledClassifier(RetrainedClassifier):
     """A re-trained classifier that may be judged together with the old one.
 
     Args:

@@ -1,0 +1,1 @@
+"""Images blended in pairs: mixup and CutMix, and what a loss makes of two labels."""
