@@ -135,14 +135,18 @@ class MetricsTable(Logger):
         return len(rows) - len(kept)
 
     def _write_waiting(self) -> None:
+        # Where an error leaves a part of a row in the file, it is read and mended before the next attempt.
         try:
             while self._waiting:
                 self._add(self._waiting[0])
                 self._waiting.pop(0)
         except OSError as error:
-            # A part of a row may stand in the file, which is read and mended before the next attempt.
             self._columns = None
             self._warn(error)
+        except BaseException:
+            # Ctrl-C and SIGTERM raise between any two lines, and what is remembered of the file may be half true.
+            self._columns = None
+            raise
 
     def _add(self, row: Row) -> None:
         if self._columns is None:

@@ -1,15 +1,12 @@
-"""The tables of methods in docs/ are those that conf/task/ and the methods' docstrings give; the commands compose."""
+"""The tables of methods in docs/ are those that conf/task/ and the methods' docstrings give."""
 
 import importlib.util
 import re
-import shlex
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-
-from launch.compose import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
@@ -18,12 +15,6 @@ sys.modules[spec.name] = generate
 spec.loader.exec_module(generate)
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-COMMAND = re.compile(r"^python run\.py (.+)$", re.MULTILINE)
-
-
-def commands(page):
-    """Return the overrides of each command of a page, without the comment behind it."""
-    return [shlex.split(line, comments=True) for line in COMMAND.findall(page.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +60,7 @@ def test_hashing_methods_tell_their_loss_and_defaults(methods):
         ),
         ('A, B and C, "T: U", CVPR 2020; the code: github.com/x', "A et al.: T: U, CVPR 2020"),
         ("Loss: mean(x)", ""),
+        ('With `a=1` as in B et al., "A Title", NeurIPS 2019.', ""),
         ("Nothing of that kind.", ""),
     ],
 )
@@ -99,10 +91,9 @@ def test_a_stale_page_is_filled(methods):
     assert generate.filled(filled, methods) == filled
 
 
-@pytest.mark.parametrize("overrides", commands(ROOT / "docs" / "hashing.md"), ids=" ".join)
-def test_commands_of_the_hashing_page_compose(overrides):
-    plain = [override for override in overrides if not override.startswith("-")]
-    if "-m" in overrides:
-        plain = [override.partition(",")[0] for override in plain]
-    config = compose_config(plain)
-    assert config.task._target_.startswith("lit_modules.hashing")
+def test_a_nested_default_is_left_to_its_file(methods):
+    (cascade,) = [method for method in methods if method.name == "cascade"]
+    row = next(line for line in generate.table_of("fewshot", methods).splitlines() if line.startswith("| `cascade`"))
+    assert isinstance(cascade.defaults["graph"], dict)
+    assert "`graph={...}`" in row
+    assert "`encoders={}`" in row

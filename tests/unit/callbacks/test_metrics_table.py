@@ -1,5 +1,6 @@
 import math
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -176,3 +177,53 @@ def test_other_loggers_are_told_what_the_table_was_not(tmp_path):
     for _ in range(2):
         ResumedTable().on_load_checkpoint(resumed, None, checkpoint)
     assert [(step, set(values)) for step, values in told] == [(5, {"epoch", "train/loss"})]
+
+
+class StruckAtLine:
+    """Raise KeyboardInterrupt at the n-th line that metrics_table.py runs, as Ctrl-C may between any two."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame, event, _):
+        if not frame.f_code.co_filename.endswith("metrics_table.py"):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+    def __enter__(self):
+        sys.settrace(self)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+
+@pytest.mark.parametrize("metrics", [{"a": 0.5}, {"a": 0.5, "b": 1.5}], ids=["known column", "new column"])
+@pytest.mark.parametrize("step", [3, 4], ids=["joins a row", "new row"])
+def test_an_interruption_at_any_line_leaves_a_table_that_goes_on(tmp_path, metrics, step):
+    first, later = {"epoch": 0, "step": 2, "a": 0.25}, {"epoch": 2, "step": 9, "a": 0.125, "c": 3.0}
+    latest = {"epoch": 1, "step": 3, "lr": 0.1}
+    for line in range(1, 1000):
+        table = MetricsTable(str(tmp_path / str(line)))
+        table.path.parent.mkdir()
+        for row in (first, latest):
+            table.log_metrics({"epoch": row["epoch"], **row}, step=row["step"])
+        struck = StruckAtLine(line)
+        try:
+            with struck:
+                table.log_metrics({"epoch": 1, **metrics}, step=step)
+        except KeyboardInterrupt:
+            pass
+        table.finalize("interrupted")
+        table.log_metrics(later, step=9)
+        joined = [{**latest, **metrics}] if step == 3 else [latest, {"epoch": 1, "step": 4, **metrics}]
+        whole, without = [first, *joined, later], [first, latest, later]
+        assert read_rows(table.path) in (whole, without), line
+        if struck.left > 0:
+            break
+    assert read_rows(table.path) == whole
+    assert line > 10
