@@ -52,7 +52,7 @@ class FewShotPictures(Callback):
         if result is None or not hasattr(head, "predict") or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        pictures = {self._run.hardest_pairs: hardest_pairs_picture(result.confusion, data.class_names)}
+        pictures: dict[Path, Picture | None] = {**pair_pictures(self._run, result.confusion, data.class_names)}
         if hasattr(data, "pictures"):
             shown = self._samples(data)
             pictures |= {
@@ -70,6 +70,12 @@ class FewShotPictures(Callback):
         batch = view.__getitems__(chosen.tolist())
         pictures = data.pictures("test", torch.from_numpy(chosen)).numpy()
         return Samples(batch["feature"], batch["label"].tolist(), pictures)
+
+
+def pair_pictures(run: RunDirectory, confusion: np.ndarray, names: Sequence[str]) -> dict[Path, Picture]:
+    """Draw the hardest pairs of a confusion matrix (C, C), under the file of the run; nothing where there are none."""
+    picture = hardest_pairs_picture(confusion, names)
+    return {} if picture is None else {run.hardest_pairs: picture}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,7 +58,7 @@ def wandb_logger(
         group: W&B groups runs by this, for instance the name of a sweep.
         job_type: for instance the task.
         name: shown name of the run; None for what was typed in short (`bits=32 seed=1`), or the directory's name.
-        tags: words to find the run by.
+        tags: words to find the run by, beside those of W&B's own variable WANDB_TAGS.
         offline: True writes to disk only; False insists on sending; `auto` goes by WANDB_MODE where it
             is set, and otherwise sends only with an API key and a server that answers within 3 seconds.
         artifacts: what is kept at W&B as artifacts, any of `checkpoints` and `codes`; nothing by default.
@@ -68,8 +69,6 @@ def wandb_logger(
     unknown = [one for one in artifacts or () if one not in ARTIFACTS]
     if unknown:
         raise UserError(f"logger.wandb.artifacts={unknown}; choices: {', '.join(ARTIFACTS)}.")
-    if offline not in (True, False, "auto"):
-        raise UserError(f"logger.wandb.offline={offline!r}; choices: true, false, auto.")
     run = RunDirectory(Path(directory))
     return SteadyWandbLogger(
         run_directory=run,
@@ -80,8 +79,12 @@ def wandb_logger(
         entity=entity,
         group=group,
         job_type=job_type,
-        tags=list(tags or ()),
+        tags=list(dict.fromkeys([*(tags or ()), *_tags_of_environment()])),
     )
+
+
+def _tags_of_environment() -> list[str]:
+    return [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
 
 
 def steady(logger: Logger) -> Logger:

@@ -84,33 +84,46 @@ class RecognitionPictures(Callback):
             return
         before: Recognition | None = getattr(pl_module, "recognition_before", None)
         names: Sequence[str] = trainer.datamodule.class_names  # type: ignore[attr-defined]
-        write_text(self._run.class_table, class_table(result, names, before))
-        write_text(self._run.confusion_table, confusion_table(result, names))
-        for path, picture in self._pictures(result, names, before).items():
+        write_tables(self._run, result, names, before)
+        pictures = result_pictures(self._run, result, names, before)
+        curves = recall_curves_picture(self._run.metrics) if self._run.metrics.is_file() else None
+        if curves is not None:
+            pictures[self._run.recall_curves] = curves
+        for path, picture in pictures.items():
             picture.save(path)
             log_picture(trainer.loggers, picture_name("test", path), path, trainer.global_step)
 
-    def _pictures(self, result: Recognition, names: Sequence[str], before: Recognition | None) -> dict[Path, Picture]:
-        calibration = result.calibration
-        pictures = {
-            self._run.class_recalls: recall_picture(
-                result.recalls,
-                names,
-                result.class_counts,
-                before=None if before is None else before.recalls,
-                groups=result.groups,
-            ),
-            self._run.confusion: confusion_picture(result.confusion, names, result.class_counts),
-            self._run.reliability: reliability_picture(
-                calibration.edges,
-                calibration.counts,
-                calibration.accuracy,
-                calibration.confidence,
-                calibration.expected_error,
-            ),
-        }
-        curves = recall_curves_picture(self._run.metrics) if self._run.metrics.is_file() else None
-        return pictures if curves is None else {**pictures, self._run.recall_curves: curves}
+
+def write_tables(
+    run: RunDirectory, result: Recognition, names: Sequence[str], before: Recognition | None = None
+) -> None:
+    """Write recognition/classes.csv and recognition/confusion.csv of a result."""
+    write_text(run.class_table, class_table(result, names, before))
+    write_text(run.confusion_table, confusion_table(result, names))
+
+
+def result_pictures(
+    run: RunDirectory, result: Recognition, names: Sequence[str], before: Recognition | None = None
+) -> dict[Path, Picture]:
+    """Draw recalls, confusions and reliability of a result, each under the file of the run that it belongs in."""
+    calibration = result.calibration
+    return {
+        run.class_recalls: recall_picture(
+            result.recalls,
+            names,
+            result.class_counts,
+            before=None if before is None else before.recalls,
+            groups=result.groups,
+        ),
+        run.confusion: confusion_picture(result.confusion, names, result.class_counts),
+        run.reliability: reliability_picture(
+            calibration.edges,
+            calibration.counts,
+            calibration.accuracy,
+            calibration.confidence,
+            calibration.expected_error,
+        ),
+    }
 
 
 def class_table(result: Recognition, names: Sequence[str], before: Recognition | None = None) -> str:

@@ -51,7 +51,7 @@ def wished_mode(offline: bool | Literal["auto"]) -> Mode | None:
         UserError: either is none of its choices.
     """
     if offline not in (True, False, "auto"):
-        raise UserError(f"offline={offline!r}; choices: true, false, auto.")
+        raise UserError(f"logger.wandb.offline={offline!r}; choices: true, false, auto.")
     if offline != "auto":
         return "offline" if offline else "online"
     wanted = os.environ.get("WANDB_MODE", "").lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import lightning.pytorch as pl
+    from lightning.pytorch.loggers import Logger
 
     from retrieval.curves import PrecisionRecallCurve
     from retrieval.evaluation import RetrievalResult
@@ -57,14 +59,13 @@ class WandbTables(Callback):
         if self._is_described or not trainer.is_global_zero or not self._run.config.is_file():
             return
         self._is_described = True
-        for logger in _wandb_loggers(trainer):
-            logger.record(partial(_describe, config=read_configuration(self._run.config)))
+        tell_settings(trainer.loggers, self._run)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell what the test found."""
         if not trainer.is_global_zero:
             return
-        for logger in _wandb_loggers(trainer):
+        for logger in wandb_loggers(trainer.loggers):
             logger.record(lambda run: run.log({**self._content(trainer, pl_module), STEP: trainer.global_step}))
             logger.record(partial(self._keep, wanted=logger.artifacts))
 
@@ -74,8 +75,7 @@ class WandbTables(Callback):
         retrieval: RetrievalResult | None = getattr(pl_module, "retrieval_result", None)
         content: dict[str, Any] = {}
         if recognition is not None:
-            content[CLASS_TABLE] = class_content(recognition, data.class_names)
-            content[CONFUSION.name] = confusion_content(recognition.confusion, data.class_names)
+            content |= recognition_content(recognition, data.class_names)
         if retrieval is not None:
             content[GALLERY_TABLE] = gallery_content(nearest_pictures(retrieval, data, self._seed, self._queries))
             content[PRECISION_RECALL.name] = curve_content(retrieval.curve)
@@ -100,6 +100,20 @@ class WandbTables(Callback):
                 run.log_artifact(artifact)
 
 
+def tell_settings(loggers: Iterable[Logger], run: RunDirectory) -> None:
+    """Tell W&B, where it is among the loggers, the configuration of a run and which values of a metric are best."""
+    for logger in wandb_loggers(loggers):
+        logger.record(partial(_describe, config=read_configuration(run.config)))
+
+
+def recognition_content(result: Recognition, names: Sequence[str]) -> dict[str, Any]:
+    """Return what W&B is told of a classifier: the table of classes and the confusion matrix, by name."""
+    return {
+        CLASS_TABLE: class_content(result, names),
+        CONFUSION.name: confusion_content(result.confusion, names),
+    }
+
+
 def class_content(result: Recognition, names: Sequence[str]) -> Any:
     """Return the table of every class: training images, test images, recall."""
     import wandb
@@ -119,6 +133,7 @@ def confusion_content(confusion: np.ndarray, names: Sequence[str]) -> Any:
     """Return W&B's own confusion matrix of (C, C) counts, true class by row; of many classes the largest cells."""
     import wandb
 
+    names = distinct_names(names)
     cells: list[list[Any]] = [
         [names[true], names[predicted], int(confusion[true, predicted])]
         for true, predicted in np.ndindex(*confusion.shape)
@@ -126,6 +141,15 @@ def confusion_content(confusion: np.ndarray, names: Sequence[str]) -> Any:
     ]
     largest = sorted(cells, key=lambda cell: -cell[2])[:MAX_ROWS] if len(cells) > MAX_ROWS else cells
     return _drawn(CONFUSION, wandb.Table(columns=list(CONFUSION.fields.values()), data=[*largest]))
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return names by which classes can be told apart: a name of several classes has the class number behind it."""
+    counts = Counter(names)
+    numbered = [f"{name} ({number})" for number, name in enumerate(names)]
+    told = [name if counts[name] == 1 else numbered[number] for number, name in enumerate(names)]
+    # a class may be called as another one is with its number
+    return told if len(set(told)) == len(told) else numbered
 
 
 def gallery_content(found: NearestPictures) -> Any:
@@ -175,8 +199,9 @@ def histogram_content(values: np.ndarray) -> Any:
     return wandb.Histogram(np_histogram=np.histogram(values, bins=BINS))
 
 
-def _wandb_loggers(trainer: pl.Trainer) -> list[SteadyWandbLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, SteadyWandbLogger)]
+def wandb_loggers(loggers: Iterable[Logger]) -> list[SteadyWandbLogger]:
+    """Return those of some loggers that log to W&B."""
+    return [logger for logger in loggers if isinstance(logger, SteadyWandbLogger)]
 
 
 def _describe(run: Any, config: Mapping[str, Any]) -> None:

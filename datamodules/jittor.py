@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from datamodules.coop_splits import Item, pools_of
-from datamodules.encoded.encoded_images import EncodedFewShot, ImagePools
+from datamodules.encoded.encoded_images import EncodedFewShot, ImagePools, ListedImages
 from datamodules.encoded.prompts import SINGLE, prompts
 from datamodules.sampling.randomness import Stream
 from datamodules.sampling.splits import stratified_hold_out
@@ -131,40 +132,84 @@ class Jittor(EncodedFewShot):
         """Name of the data set."""
         return "jittor"
 
+    @cached_property
+    def train_list(self) -> ImagePools:
+        """Every image of train.txt as one pool, and the names of the classes; read once, for all draws."""
+        return pools_of(self.root, {"train": read_image_list(self.root / "train.txt", self.root)}, self._class_names())
+
     def load_images(self) -> ImagePools:
         """Read classes and training images; hold out the test part by `split_seed`."""
-        names = self._class_names()
-        unknown = [prefix for prefix in self.hold_unseen if not any(name.startswith(prefix) for name in names)]
-        if unknown:
-            raise UserError(f"data.hold_unseen names the prefix {unknown[0]!r}, which no class has")
-        listed = read_image_list(self.root / "train.txt", self.root)
-        unseen = [item for item in listed if names[item[1]].startswith(self.hold_unseen)] if self.hold_unseen else []
-        parts = self._parts([item for item in listed if item not in set(unseen)])
-        pools = pools_of(self.root, {**parts, "test": [*parts["test"], *unseen]}, names)
-        seen = torch.zeros(len(names), dtype=torch.bool)
-        seen[pools.labels["train"]] = True
-        return replace(pools, seen_classes=None if bool(seen.all()) else seen)
+        whole = self.train_list
+        rows = self._pool_rows()
+        empty = [pool for pool, places in rows.items() if not len(places)]
+        if empty:
+            raise UserError(f"data.root={self.root}: the part {empty[0]!r} has no images")
+        files = whole.files["train"]
+        labels = {pool: whole.labels["train"][places] for pool, places in rows.items()}
+        seen = torch.zeros(len(whole.class_names), dtype=torch.bool)
+        seen[labels["train"]] = True
+        return replace(
+            whole,
+            files={pool: tuple(files[row] for row in places.tolist()) for pool, places in rows.items()},
+            labels=labels,
+            seen_classes=None if bool(seen.all()) else seen,
+            listed=self._listed(rows),
+        )
 
     def _class_names(self) -> list[str]:
         both = self.root / "classes_b.txt"
         return read_classes(both if both.is_file() else self.root / "classes.txt")
 
-    def _parts(self, items: list[Item]) -> dict[str, list[Item]]:
-        """Divide the images of the seen classes: test, and train; with a list also val, what it leaves over."""
+    def _pool_rows(self) -> dict[str, Tensor]:
+        """Divide the rows of train.txt into pools: test, and train; with a list also val, what it leaves over."""
+        held_back = self._held_back()[self.train_list.labels["train"]]
+        seen, unseen = ((~held_back).nonzero()[:, 0], held_back.nonzero()[:, 0])
         if self.support_list is None:
-            rest, test = self._held_out(items)
-            return {"train": rest, "test": test}
-        chosen = read_image_list(self.support_list, self.root)
-        missing = set(chosen) - set(items)
-        if missing:
-            raise UserError(f"data.support_list={self.support_list}: {len(missing)} images are not in train.txt")
-        rest, test = self._held_out([item for item in items if item not in set(chosen)])
-        return {"train": chosen, "val": rest, "test": test}
+            rest, test = self._held_out(seen)
+            return {"train": rest, "test": torch.cat([test, unseen])}
+        chosen, others = self._chosen(seen, self.support_list)
+        rest, test = self._held_out(others)
+        return {"train": chosen, "val": rest, "test": torch.cat([test, unseen])}
 
-    def _held_out(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
-        labels = torch.tensor([label for _, label in items], dtype=torch.int64)
+    def _held_back(self) -> Tensor:
+        """Mark the classes of `hold_unseen`: bool (C,)."""
+        names = self.train_list.class_names
+        unknown = [prefix for prefix in self.hold_unseen if not any(name.startswith(prefix) for name in names)]
+        if unknown:
+            raise UserError(f"data.hold_unseen names the prefix {unknown[0]!r}, which no class has")
+        return torch.tensor([name.startswith(self.hold_unseen) for name in names])
+
+    def _chosen(self, rows: Tensor, support_list: Path) -> tuple[Tensor, Tensor]:
+        """Return the rows of the images of a list, in its order, and the rows of all other images."""
+        items = self._items
+        row_of = {items[row]: row for row in rows.tolist()}
+        chosen = read_image_list(support_list, self.root)
+        taken = set(chosen)
+        missing = taken - row_of.keys()
+        if missing:
+            raise UserError(f"data.support_list={support_list}: {len(missing)} images are not in train.txt")
+        others = [row for row in rows.tolist() if items[row] not in taken]
+        return torch.tensor([row_of[item] for item in chosen]), torch.tensor(others, dtype=torch.int64)
+
+    @property
+    def _items(self) -> list[Item]:
+        whole = self.train_list
+        return list(zip(whole.files["train"], whole.labels["train"].tolist(), strict=True))
+
+    def _held_out(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        labels = self.train_list.labels["train"][rows]
         kept, held = stratified_hold_out(labels, self.test_fraction, self.split_seed, Stream.SPLIT)
-        return [items[row] for row in kept.tolist()], [items[row] for row in held.tolist()]
+        return rows[kept], rows[held]
+
+    def _listed(self, rows: Mapping[str, Tensor]) -> ListedImages:
+        """Return the list that a seed draws pools from: train.txt whole, or what `support_list` leaves of it."""
+        files = self.train_list.files["train"]
+        if self.support_list is None:
+            return ListedImages("train", files, rows)
+        drawn = {pool: places for pool, places in rows.items() if pool != "train"}
+        left = torch.cat(list(drawn.values())).sort().values
+        places = {pool: torch.searchsorted(left, its_rows) for pool, its_rows in drawn.items()}
+        return ListedImages("rest", tuple(files[row] for row in left.tolist()), places)
 
     def class_words(self) -> Sequence[str]:
         """Return the class names without their prefixes."""

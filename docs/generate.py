@@ -35,7 +35,7 @@ LINK = re.compile(r"https?://[^\s,;)]+")
 
 NO_DEFAULTS = (
     "defaults", "name", "needs", "monitor", "direction", "bits", "seed", "gather_batch", "stages", "stage",
-    "transductive", "class_weights",
+    "class_weights",
 )  # fmt: skip
 """Keys that are no choice of the method, or that all methods of a pillar have."""
 

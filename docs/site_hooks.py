@@ -13,10 +13,12 @@ import posixpath
 import re
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files, InclusionLevel
-from mkdocs.structure.pages import Page
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT_PAGES = {"README.md": "index.md", "README.zh-CN.md": "readme-zh-cn.md", "CHANGELOG.md": "changelog.md"}
@@ -36,6 +38,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the front pages, the pages of the API, and each file of the project that a page links to."""
+    from mkdocs.structure.files import File, InclusionLevel
+
     for package in packages():
         files.append(File.generated(config, f"api/{package}.md", content=api_page(package)))
     for name, page in FRONT_PAGES.items():

@@ -28,6 +28,8 @@ from records.sweep_summary import AVERAGED_KEYS, SweepJob, read_jobs
 RUN = Path(__file__).resolve().parent.parent / "run.py"
 OUTPUT_LOG = "output.log"
 RESTART_COUNT = "SWEEP_JOB_RESTART_COUNT"
+# W&B refuses longer ones.
+LONGEST_TAG = 64
 
 # What is said to the sweep's parent alone.
 NOT_OF_A_JOB = ("sweep.", "quiet=")
@@ -126,18 +128,23 @@ def _directory_override(place: Place) -> str:
 def environment_of(job: Job, place: Place, plan: SweepPlan, slot: Mapping[str, str]) -> dict[str, str]:
     """Return all variables of the child: this process's, its slot's, and its names in Weights & Biases.
 
-    The W&B group is the sweep, the job type what varies beside seed and fold (so that W&B can average by it), the name
-    all that varies. Names that the user has set stay.
+    The W&B group is the sweep, the job type the task, the name all that varies, and the tags (`bits=32`) what varies
+    beside seed and fold. Names that the user has set stay.
     """
-    settings = job.settings
-    varying = [key for key in plan.swept if key not in AVERAGED_KEYS]
     names = {
         "WANDB_RUN_GROUP": plan.directory.name,
-        "WANDB_JOB_TYPE": short_name(settings, varying) or str(job.identity["task"]),
+        "WANDB_JOB_TYPE": str(job.identity["task"]),
         "WANDB_NAME": label_of(job, plan) or place.directory.name,
+        "WANDB_TAGS": ",".join(_tags_of(job, plan)),
     }
     attempts = 0 if place.earlier is None else len(place.earlier.resumed_from) + 1
     return {**names, **os.environ, **job.environment, **slot, RESTART_COUNT: str(attempts)}
+
+
+def _tags_of(job: Job, plan: SweepPlan) -> list[str]:
+    """Return a tag for each setting that varies beside seed and fold; commas part tags, so that within one they go."""
+    varying = [key for key in plan.swept if key not in AVERAGED_KEYS and key in job.settings]
+    return [short_name(job.settings, [key]).replace(",", " ")[:LONGEST_TAG] for key in varying]
 
 
 def label_of(job: Job, plan: SweepPlan) -> str:

@@ -19,6 +19,7 @@ from launch.paths import relocate
 from launch.problems import Problem
 from records.errors import UserError
 from records.run_directory import RunDirectory
+from records.run_settings import RETIRED_KEYS
 
 # What a later action may choose anew; single values of the others can be changed by their keys.
 GROUPS_WHEN_RESUMING = ("mode", "logger")
@@ -72,6 +73,9 @@ def _load(run: RunDirectory) -> DictConfig:
     config.run = str(run.path)
     # how much is said is for the action at hand, and no part of what is stored
     OmegaConf.update(config, "quiet", False, force_add=True)
+    with open_dict(config):
+        for group, _, name in (key.partition(".") for key in RETIRED_KEYS):
+            config[group].pop(name, None)
     OmegaConf.set_struct(config, True)
     return config
 

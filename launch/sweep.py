@@ -242,7 +242,7 @@ def _title(job: Job, place: Place, plan: SweepPlan) -> str:
 def _write_summary(plan: SweepPlan) -> None:
     """Write table and picture; a full disk is said and does not end the sweep."""
     try:
-        write_summary(plan.directory, plan.resume_command)
+        write_summary(plan.directory, plan.resume_command, plan.repeat_command)
     except OSError as error:
         print(f"sweep: the summary in {plan.directory} could not be written: {error}", file=sys.stderr, flush=True)
 

@@ -7,17 +7,18 @@ import math
 import os
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf
 
 from launch.check import one_value
 from launch.command_line import CommandLine, parse_overrides
 from launch.compose import compose_config
+from launch.groups import group_names
 from launch.paths import quote_paths
 from records.atomic_file import write_json
 from records.errors import UserError
@@ -35,7 +36,8 @@ class SweepPlan:
 
     `overrides` and `flags` are what was typed; `swept` the keys whose values differ between jobs; `expected` the number
     of jobs, None where a sweeper decides as it goes; `started` date and time, UTC; `process` the host and the number of
-    the parent process; `is_quiet` says that only warnings, errors and the result are printed.
+    the parent process; `is_quiet` says that only warnings, errors and the result are printed; `held_back` are the
+    overrides of keys that not every choice of a swept group has.
     """
 
     directory: Path
@@ -49,6 +51,7 @@ class SweepPlan:
     started: str
     process: tuple[str, int]
     is_quiet: bool = False
+    held_back: tuple[str, ...] = ()
 
     @property
     def is_here(self) -> bool:
@@ -71,18 +74,32 @@ class SweepPlan:
         return shlex.join(["python", "run.py", *self.flags, f"sweep.resume={self.directory}"])
 
     @property
+    def repeat_command(self) -> str:
+        """A line for the shell that runs the whole sweep again, in a directory of its own."""
+        return shlex.join(["python", "run.py", "-m", *self.flags, *self.kept_overrides])
+
+    @property
+    def kept_overrides(self) -> list[str]:
+        """What was typed, without what belongs to one call of it alone: the directory, resuming, quiet."""
+        return [text for text in self.overrides if not _names(text, "sweep.resume", "hydra.sweep.dir", "quiet")]
+
+    @property
     def arguments(self) -> list[str]:
         """The command line for Hydra: what was typed, with the directory and the launcher that were decided."""
         pinned = quote_paths([f"hydra.sweep.dir={self.directory}"], multirun=False)
-        typed = [override for override in self.overrides if not _names(override, "hydra.sweep.dir")]
+        typed = [self._for_hydra(override) for override in self.overrides if not _names(override, "hydra.sweep.dir")]
         is_typed = any(_names(override, "hydra/launcher") for override in typed)
         launcher = ["hydra/launcher=slots"] if self.launcher == "slots" and not is_typed else []
         return ["--multirun", *self.flags, *typed, *pinned, *launcher]
 
+    def _for_hydra(self, override: str) -> str:
+        """Return an override as Hydra gets it; one held back as a sweep over one value, which only jobs are given."""
+        key, _, value = override.partition("=")
+        return f"{key}=choice({value})" if override in self.held_back else override
+
     def save(self) -> None:
         """Write what was typed into the directory, for `sweep.resume`."""
-        kept = [text for text in self.overrides if not _names(text, "sweep.resume", "hydra.sweep.dir", "quiet")]
-        write_json(self.directory / SWEEP_FILE, {"overrides": kept, "flags": list(self.flags)})
+        write_json(self.directory / SWEEP_FILE, {"overrides": self.kept_overrides, "flags": list(self.flags)})
 
 
 def this_process() -> tuple[str, int]:
@@ -136,6 +153,7 @@ def plan_sweep(line: CommandLine) -> SweepPlan:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         process=this_process(),
         is_quiet=bool(config.quiet),
+        held_back=tuple(_held_back(parsed, swept)),
     )
 
 
@@ -165,6 +183,25 @@ def _swept(parsed: Sequence[Override], config: DictConfig) -> dict[str, int | No
     chosen = {override.key_or_group: override for override in [*from_yaml, *parsed]}
     sweeps = {key: override for key, override in chosen.items() if override.is_sweep_override()}
     return {key: _count(override) for key, override in sweeps.items()}
+
+
+def _held_back(parsed: Sequence[Override], swept: Iterable[str]) -> Iterator[str]:
+    """Yield the overrides that do not fit Hydra's own configuration of the sweep, where swept groups have defaults."""
+    groups = group_names()
+    if not set(swept).intersection(groups):
+        return
+    fixed = [override for override in parsed if not override.is_sweep_override()]
+    defaults = compose_config([override.input_line or "" for override in fixed if override.key_or_group in groups])
+    for override in fixed:
+        key, changes = override.key_or_group, override.type == OverrideType.CHANGE
+        if changes and key not in groups and not key.startswith("hydra") and not _has(defaults, key):
+            yield override.input_line or ""
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    above, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    return isinstance(node, DictConfig) and name in node
 
 
 def _count(override: Override) -> int | None:

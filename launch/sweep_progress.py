@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch.sweep_plan import SweepPlan
-from records.console import console, duration, is_quiet
+from records.console import console, is_quiet
+from records.duration import duration
 from records.sweep_summary import SweepJob, read_jobs
 
 
@@ -26,7 +27,7 @@ class Progress:
 
     def __str__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"
-        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} left"
+        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left, roughly=True)} left"
         return f"{self.completed}{of} jobs done, {self.running} running, {self.failed} failed{left}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import torch
@@ -46,7 +46,11 @@ class TaskModule(L.LightningModule):
     `gather_batch` is for losses that compare the samples of a batch with each other: on several ranks the loss then
     sees the batch of all ranks, with gradient, as one process with the whole batch would. Losses that judge each sample
     by itself need it not: averaging the ranks' gradients is the same.
+
+    `fits_at_once` says that nothing is trained in steps: all there is to learn is computed in one pass.
     """
+
+    fits_at_once: ClassVar[bool] = False
 
     def __init__(
         self, backbone: Backbone, labels: LabelSpace, optimization: Optimization, gather_batch: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -139,10 +140,23 @@ class RecognitionModule(TaskModule):
         return {}
 
     def _judge(self, stage: str) -> RecognitionResult:
-        result = self.metric.compute()
-        self.metric.reset()
         data: Any = getattr(self.trainer, "datamodule", None)
-        seen: Tensor | None = getattr(data, "seen_classes", None)
-        extra = {} if seen is None else open_domain_metrics(result.confusion, seen.cpu().numpy())
-        self.log_metrics(stage, {**result.metrics, **extra, **self.further_metrics(stage)})
+        result = judge(self.metric, getattr(data, "seen_classes", None))
+        self.log_metrics(stage, {**result.metrics, **self.further_metrics(stage)})
         return result
+
+
+def judge(metric: ClassRecognition, seen_classes: Tensor | None = None) -> RecognitionResult:
+    """Return what a metric finds in what it took in, and empty it.
+
+    Args:
+        metric: has taken in an evaluation.
+        seen_classes: bool (C,), classes with training images; given, `seen`, `unseen` and `harmonic` are measured too.
+    """
+    result = metric.compute()
+    metric.reset()
+    if seen_classes is None:
+        return result
+    return replace(
+        result, metrics={**result.metrics, **open_domain_metrics(result.confusion, seen_classes.cpu().numpy())}
+    )

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.ending import EndTogether
 from callbacks.loggers import steady
+from datamodules.encoded.encoded_images import Fill
 from launch.problems import Problem, as_text
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import LabelSpace, TaskModule
@@ -29,7 +30,7 @@ Config = Mapping[str, Any]
 
 OPTIMIZATION_KEYS = ("lr", "weight_decay", "backbone_lr_scale", "layer_decay", "decay_norm_and_bias")
 METADATA = {
-    "task": frozenset({"name", "needs", "monitor", "direction", "freeze", "cache_features", "stages", "transductive"}),
+    "task": frozenset({"name", "needs", "monitor", "direction", "freeze", "cache_features", "stages"}),
     "model": frozenset({"suggested"}),
     "data": frozenset({"name", "provides", "map_cut"}),
     "trainer": frozenset({"on_nonfinite", "compile"}),
@@ -106,10 +107,10 @@ def build_backbone(config: Config) -> Backbone:
     return backbone
 
 
-def build_data(config: Config, backbone: Backbone) -> LightningDataModule:
-    """Build the data at the backbone's image size, and read them."""
+def build_data(config: Config, backbone: Backbone, fill: Fill | None = None) -> LightningDataModule:
+    """Build the data at the backbone's image size, and read them; `fill` as for `modes.encoding.read_data`."""
     data = new_data(config, backbone.image_size)
-    read_data(data, backbone, config)
+    read_data(data, backbone, config, fill)
     return data
 
 
@@ -124,14 +125,7 @@ def build_task(config: Config, backbone: Backbone, data: Any, **supplied: Any) -
 
     `supplied` takes the place of the configuration's values of the same names.
     """
-    labels = LabelSpace(
-        num_classes=data.num_classes,
-        class_names=tuple(data.class_names),
-        class_counts=tuple(int(count) for count in data.class_counts),
-        multi_label=data.multi_label,
-        train_size=data.sizes["train"],
-    )
-    parts = {"labels": labels, "optimization": _optimization(config), "metric": build(config["metric"])}
+    parts = {"labels": label_space(data), "optimization": _optimization(config), "metric": build(config["metric"])}
     parts["backbone"] = backbone
     task: TaskModule
     if is_few_shot_head(config):
@@ -144,6 +138,17 @@ def build_task(config: Config, backbone: Backbone, data: Any, **supplied: Any) -
     return task
 
 
+def label_space(data: Any) -> LabelSpace:
+    """Return what a task must know of the labels of data."""
+    return LabelSpace(
+        num_classes=data.num_classes,
+        class_names=tuple(data.class_names),
+        class_counts=tuple(int(count) for count in data.class_counts),
+        multi_label=data.multi_label,
+        train_size=data.sizes["train"],
+    )
+
+
 def is_few_shot_head(config: Config) -> bool:
     """Say whether the task is a head without a LightningModule of its own, which `FewShotModule` makes a task."""
     target = locate(config["task"]["_target_"])
@@ -154,12 +159,11 @@ def build_trainer(config: Config, data: Any) -> Trainer:
     """Build the trainer with its callbacks and loggers; loaders come from the data, made anew for every epoch."""
     validates = data.has_validation
     callbacks: list[Callback] = [build(node) for node in config["callbacks"].values() if node is not None]
-    loggers: list[Logger] = [steady(build(node)) for node in config["logger"].values() if node is not None]
     return build(
         config["trainer"],
         METADATA["trainer"],
         callbacks=[EndTogether(), *callbacks],
-        logger=loggers,
+        logger=build_loggers(config),
         plugins=[AtomicCheckpointIO(), *_cluster()],
         default_root_dir=config["paths"]["run_dir"],
         reload_dataloaders_every_n_epochs=1,
@@ -170,6 +174,11 @@ def build_trainer(config: Config, data: Any) -> Trainer:
         enable_progress_bar=config["callbacks"].get("progress") is not None,
         limit_val_batches=config["trainer"]["limit_val_batches"] if validates else 0,
     )
+
+
+def build_loggers(config: Config) -> list[Logger]:
+    """Build the loggers, whose failures are warnings of the run."""
+    return [steady(build(node)) for node in config["logger"].values() if node is not None]
 
 
 def _cluster() -> list[SLURMEnvironment]:

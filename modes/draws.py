@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.table import Table
-from rich.text import Text
-from torch import Tensor
 
+from callbacks.logged_draws import DrawsLog
 from datamodules.encoded.few_shot import FewShotDataModule
 from launch.run_stamp import is_restarted
 from lit_modules.backbones.backbone import Backbone
+from lit_modules.fewshot.base import recognise
 from lit_modules.fewshot.head import FewShotHead
-from lit_modules.fewshot.problem import chunks, problem_of, protocol_of, same_as, stacked
-from lit_modules.metrics.open_domain import open_domain_metrics
+from lit_modules.fewshot.problem import plan_stacks, problem_of, protocol_of, solutions
+from lit_modules.metrics.per_class import PooledRecognition, RecognitionResult, pooled
 from lit_modules.optimization import count_parameters
 from lit_modules.precision import full_precision
-from modes import build
+from modes import build, screen
+from modes.draw_checks import check_draws_differ, refuse_callbacks, refuse_other_tasks
 from modes.encoding import device_of, makes_features, read_data
 from modes.life import Settings, live
-from modes.train import quieten_lightning, refuse_if_occupied
-from records.console import console, is_quiet, say, tell
-from records.draws import Draw, metrics_over, statistics_of, write_draws
-from records.environment import hardware, is_first_process
+from modes.train import describe_data, keep_labels, quieten_lightning, refuse_if_occupied
+from records.console import progress
+from records.draws import Draw, metrics_over, write_draws
+from records.environment import is_first_process
 from records.errors import UserError
-from records.metric_names import title_of
 from records.notices import RunWarning
 from records.report import write_report
-from records.result import Result, RunRecord
+from records.result import RunRecord
 from records.run_directory import RunDirectory
-from records.statistic import Statistic
 
 DRAW_KEYS = ("seed", "split_seed", "split_file")
 """What tells the data of one draw from those of another, where all is read of the same files."""
@@ -58,6 +55,7 @@ def run(config: DictConfig, overrides: list[str]) -> int:
         )
     per_draw = draw_settings(config)
     settings = per_draw[0]
+    refuse_callbacks(settings, overrides, len(per_draw))
     if is_first_process() and not is_restarted():
         refuse_if_occupied(RunDirectory(settings["paths"]["run_dir"]))
     again = ["mode=draws", *(one for one in overrides if one != "mode=draws")]
@@ -88,7 +86,7 @@ def judge_draws(settings: Settings, record: RunRecord, per_draw: Sequence[Settin
     """Read the data once, fit and judge every draw, and complete the record.
 
     Raises:
-        UserError: the task is no few-shot head.
+        UserError: the task is no few-shot head, or all draws are one.
     """
     build.check(settings)
     refuse_other_tasks(settings, len(per_draw))
@@ -96,32 +94,33 @@ def judge_draws(settings: Settings, record: RunRecord, per_draw: Sequence[Settin
     torch.manual_seed(settings["seed"])
     backbone = build.build_backbone(settings)
     data = draws_of_data(per_draw, backbone)
+    fingerprints = [one.fingerprint for one in data]
+    check_draws_differ(per_draw, fingerprints)
     run = RunDirectory(settings["paths"]["run_dir"])
-    describe(record, data, backbone, per_draw)
-    draws: list[Draw] = []
-    for place, head in fitted(per_draw, data, record):
-        with record.measure("testing"):
-            metrics = judged(head, data[place], per_draw[place])
-        draws.append(Draw(per_draw[place]["seed"], data[place].fingerprint, metrics))
-    draws.sort(key=lambda draw: draw.seed)
-    if is_first_process():
-        write_draws(run.draws, draws)
-    metrics = metrics_over(draws)
+    describe(record, data[0], backbone, per_draw, fingerprints)
+    keep_labels(run, build.label_space(data[0]))
+    log = draws_log(settings, run)
+    with log.opened():
+        draws, whole = judged_draws(per_draw, data, fingerprints, record, log)
+        metrics = metrics_over(draws)
+        if is_first_process():
+            write_draws(run.draws, draws)
+            log.log_whole(metrics, whole, data[0].class_names, len(draws))
     record.finish(metrics, metrics.get(f"val/{settings['task']['monitor']}"))
     if is_first_process():
         write_report(run)
-        show(record.result, draws, run)
+        screen.show_draws(record.result, draws, run)
 
 
-def refuse_other_tasks(settings: Settings, count: int) -> None:
-    """Raise UserError where the task is trained step by step."""
-    if build.is_few_shot_head(settings):
-        return
-    name, first = settings["task"]["name"], settings["seed"]
-    seeds = ",".join(map(str, range(first, first + count)))
-    raise UserError(
-        f"mode=draws solves few-shot heads on features, and task={name} is trained step by step; its runs of several "
-        f"seeds are a sweep: python run.py -m task={name} seed={seeds}"
+def draws_log(settings: Settings, run: RunDirectory) -> DrawsLog:
+    """Return where the run is told, by its loggers and the callbacks whose part it does itself."""
+    wanted = {name for name, node in settings["callbacks"].items() if node is not None}
+    return DrawsLog(
+        run,
+        build.build_loggers(settings) if is_first_process() else (),
+        recognition_pictures="recognition_pictures" in wanted,
+        few_shot_pictures="few_shot_pictures" in wanted,
+        wandb_tables="wandb_tables" in wanted,
     )
 
 
@@ -147,6 +146,24 @@ def _redrawn(first: Any, its_settings: Settings, settings: Settings, backbone: B
     return data
 
 
+def judged_draws(
+    per_draw: Sequence[Settings], data: Sequence[Any], fingerprints: Sequence[str], record: RunRecord, log: DrawsLog
+) -> tuple[list[Draw], PooledRecognition]:
+    """Fit and judge every draw; return them in the order of their seeds, and all their test parts as one."""
+    draws: dict[int, Draw] = {}
+    whole: PooledRecognition | None = None
+    with progress("draws", is_first_process() and per_draw[0]["callbacks"].get("progress") is not None) as advance:
+        for place, head in fitted(per_draw, data, record):
+            with record.measure("testing"):
+                found = recognised(head, data[place], per_draw[place])
+            draws[place] = Draw(per_draw[place]["seed"], fingerprints[place], metrics_of(head, found))
+            whole = pooled([found["test"]] if whole is None else [whole, found["test"]])
+            log.log_draw(draws[place], place)
+            advance(len(draws), len(per_draw))
+    assert whole is not None
+    return [draws[place] for place in range(len(per_draw))], whole
+
+
 def fitted(per_draw: Sequence[Settings], data: Sequence[Any], record: RunRecord) -> Iterator[tuple[int, FewShotHead]]:
     """Yield the number of each draw and the head fitted to it; draws of one shape are solved together.
 
@@ -154,23 +171,15 @@ def fitted(per_draw: Sequence[Settings], data: Sequence[Any], record: RunRecord)
     """
     heads = [new_head(settings) for settings in per_draw]
     problems = [problem_of(one, head, one.num_classes) for one, head in zip(data, heads, strict=True)]
-    alike = same_as(problems, [repr(settings["task"]) for settings in per_draw])
-    distinct = sorted(set(alike))
     device = device_of(per_draw[0]["trainer"]["accelerator"])
     limit = stack_bytes(per_draw[0]["stack_gib"], device) if can_be_stacked(per_draw) else 0.0
-    for numbers in chunks([problems[place] for place in distinct], limit):
-        places = [distinct[number] for number in numbers]
+    for stack in plan_stacks(problems, [repr(settings["task"]) for settings in per_draw], limit):
         with record.measure("training"), full_precision(torch.zeros((), device=device)):
-            if len(places) == 1:
-                problems[places[0]].fit(heads[places[0]], device)
-            else:
-                stack = new_head(*(per_draw[place] for place in places))
-                stacked([problems[place] for place in places]).fit(stack, device)
-                for number, place in enumerate(places):
-                    heads[place].state = stack.state_of(number)
-        for place, own in enumerate(alike):
-            if own in places:
-                heads[place].state = heads[own].state
+            head = new_head(*(per_draw[place] for place in stack))
+            states = solutions(head, [problems[place] for place in stack], device)
+        for state, places in zip(states, stack.values(), strict=True):
+            for place in places:
+                heads[place].state = state
                 yield place, heads[place]
 
 
@@ -196,77 +205,39 @@ def new_head(*per_draw: Settings) -> FewShotHead:
     return head
 
 
-def judged(head: FewShotHead, data: Any, settings: Settings) -> dict[str, float]:
+def recognised(head: FewShotHead, data: Any, settings: Settings) -> dict[str, RecognitionResult]:
+    """Judge a fitted head on the validation part, where there is one, and the test part, as `val` and `test`."""
+    size = data.eval_batch_size or data.batch_size
+    return {
+        split: recognise(
+            head, data.features(split), data.labels(split), build.build(settings["metric"]), size, data.seen_classes
+        )
+        for split in (*data.val_splits, *data.test_splits)
+    }
+
+
+def metrics_of(head: FewShotHead, found: dict[str, RecognitionResult]) -> dict[str, float]:
     """Return what the run of one draw tells: what the fit chose, and the metrics of validation and test part."""
-    metrics = {f"train/{name}": value for name, value in head.facts.items()}
-    stages = {"val": data.val_splits, "test": data.test_splits}
-    for stage, splits in stages.items():
-        for split in splits:
-            size = data.eval_batch_size or data.batch_size
-            found = recognised(head, data.features(split), data.labels(split), size, settings, data.seen_classes)
-            metrics |= {f"{stage}/{name}": float(value) for name, value in found.items()}
-    return metrics
+    chosen = {f"train/{name}": value for name, value in head.facts.items()}
+    judged = {f"{stage}/{name}": float(value) for stage, one in found.items() for name, value in one.metrics.items()}
+    return {**chosen, **judged}
 
 
-def recognised(
-    head: FewShotHead, features: Tensor, labels: Tensor, batch_size: int, settings: Settings, seen: Tensor | None
-) -> Mapping[str, float]:
-    """Return the metrics of a fitted head on labelled features (N, D)."""
-    metric = build.build(settings["metric"])
-    device = next(iter(head.state.values())).device
-    for rows in torch.arange(len(labels)).split(batch_size):
-        logits = head.predict(features[rows].float().to(device))
-        metric.update(logits.cpu(), labels[rows], rows)
-    result = metric.compute()
-    extra = {} if seen is None else open_domain_metrics(result.confusion, seen.cpu().numpy())
-    return {**result.metrics, **extra}
-
-
-def describe(record: RunRecord, data: Sequence[Any], backbone: Backbone, per_draw: Sequence[Settings]) -> None:
-    """Note what is known before anything is fitted, and say it."""
-    first, settings = data[0], per_draw[0]
-    seeds = [one["seed"] for one in per_draw]
-    own = {key: value for key, value in first.evaluation_protocol.items() if key != "split_seed"}
-    protocol = {**own, **protocol_of(new_head(settings)), "draws": len(seeds), "seeds": _range(seeds)}
+def describe(
+    record: RunRecord, data: Any, backbone: Backbone, per_draw: Sequence[Settings], fingerprints: Sequence[str]
+) -> None:
+    """Note what is known before anything is fitted, and say it; `data` are those of the first draw."""
+    settings = per_draw[0]
+    own = {key: value for key, value in data.evaluation_protocol.items() if key != "split_seed"}
+    protocol = {**own, **protocol_of(new_head(settings)), "draws": len(per_draw), "seeds": _seeds(per_draw)}
     total, _ = count_parameters(backbone.parameters())
     device = device_of(settings["trainer"]["accelerator"])
-    record.describe(
-        parameters={"total": total, "trainable": 0},
-        data_sizes=dict(first.sizes),
-        num_classes=first.num_classes,
-        fingerprint=hashlib.sha256(" ".join(one.fingerprint for one in data).encode()).hexdigest(),
-        protocol=protocol,
-        hardware=hardware([torch.cuda.get_device_name()] if device == "cuda" else []),
-    )
-    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in protocol.items())
-    say(f"{settings['task']['name']} on {settings['data']['name']}, {first.num_classes} classes: {told}; on {device}")
+    gpus = [torch.cuda.get_device_name()] if device == "cuda" else []
+    describe_data(record, data, protocol, hashlib.sha256(" ".join(fingerprints).encode()).hexdigest(), gpus)
+    record.describe(parameters={"total": total, "trainable": 0})
+    screen.show_draws_start(settings, data.num_classes, protocol, device)
 
 
-def show(result: Result, draws: Sequence[Draw], run: RunDirectory) -> None:
-    """Print mean, 95 % interval, lowest and highest of every test metric, and where everything lies."""
-    found = {name: one for name, one in statistics_of(draws).items() if name.startswith("test/")}
-    title = f"{result.task} / {result.model} / {result.data}, {len(draws)} draws"
-    if is_quiet():
-        tell("; ".join(f"{title}: {title_of(name)} {_with_interval(one)}" for name, one in list(found.items())[:1]))
-    else:
-        table = Table(title=title, title_justify="left")
-        for column in ("metric", "mean ± 95 %", "lowest", "highest"):
-            table.add_column(column, justify="left" if column == "metric" else "right")
-        for name, one in found.items():
-            values = [draw.metrics[name] for draw in draws]
-            cells = (_with_interval(one), f"{min(values):.4f}", f"{max(values):.4f}")
-            table.add_row(title_of(name), *map(Text, cells))
-        table.add_section()
-        for what, phase in (("fits", "training"), ("judging", "testing"), ("whole run", "whole")):
-            table.add_row(what, f"{result.seconds[phase]:.1f} s", "", "")
-        console().print(table)
-        tell(f"every draw: {run.draws}")
-    tell(f"report: {run.report}")
-
-
-def _range(seeds: Sequence[int]) -> str:
-    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} ... {seeds[-1]}"
-
-
-def _with_interval(found: Statistic) -> str:
-    return f"{found.mean:.4f}" + ("" if math.isnan(found.half_width) else f" ± {found.half_width:.4f}")
+def _seeds(per_draw: Sequence[Settings]) -> str:
+    first, last = per_draw[0]["seed"], per_draw[-1]["seed"]
+    return str(first) if first == last else f"{first} ... {last}"

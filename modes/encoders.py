@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from omegaconf import OmegaConf
 
+from datamodules.encoded.encoded_images import Fill
 from datamodules.encoded.joined_features import JoinedFeatures
 from launch.problems import as_text
 from launch.stored import stored_config
@@ -21,8 +22,6 @@ from modes import build
 from modes.encoding import device_of, makes_features
 from modes.initial import checkpoint_of_source
 from modes.life import Settings
-from records.console import progress
-from records.environment import is_first_process
 from records.errors import UserError
 from records.labels_file import read_labels
 from records.run_directory import open_run
@@ -32,27 +31,37 @@ FEATURES_ALREADY = (
     "task.encoders: these data are features already, of one encoder; choose data of images (data=fewshot, "
     "data=jittor), or set task.encoders={} and let the stages use `model` alone"
 )
+SIZE_UNKNOWN = (
+    "these data are features already, and how large their encoder is, nobody here knows; choose data of images "
+    "(data=fewshot, data=jittor), or leave the limit out (null)"
+)
 
 
-def build_data(settings: Settings, backbone: Backbone) -> tuple[Any, Encoders]:
+def build_data(settings: Settings, backbone: Backbone, fill: Fill | None = None) -> tuple[Any, Encoders]:
     """Build and read the data; where the task names further encoders, once for each of them, and joined.
+
+    `fill`: how feature banks are filled; None is the way of a run.
 
     Returns:
         the data, and the encoders of a task that knows of such; none where features were made elsewhere.
 
     Raises:
-        UserError: an encoder cannot be built or has nothing to encode, or they exceed `task.parameter_limit`.
+        UserError: an encoder cannot be built or has nothing to encode, the encoders exceed `task.parameter_limit`, or
+            there is a limit and the data are features already, of an encoder whose size is not known.
     """
     if "encoders" not in settings["task"]:
-        return build.build_data(settings, backbone), {}
+        return build.build_data(settings, backbone, fill), {}
     further = {name: node for name, node in (settings["task"]["encoders"] or {}).items() if node is not None}
+    limit = settings["task"].get("parameter_limit")
     if not makes_features(settings):
         if further:
             raise UserError(FEATURES_ALREADY)
+        if limit is not None:
+            raise UserError(f"task.parameter_limit={limit}: {SIZE_UNKNOWN}")
         return build.build_data(settings, backbone), {}
     encoders = _build_encoders(further, backbone, device_of(settings["trainer"]["accelerator"]))
-    refuse_too_many(sizes(encoders), settings["task"].get("parameter_limit"))
-    data = build.build_data(settings, backbone) if not further else _joined_data(settings, encoders)
+    refuse_too_many(sizes(encoders), limit)
+    data = _joined_data(settings, encoders, fill) if further else build.build_data(settings, backbone, fill)
     return data, encoders
 
 
@@ -63,13 +72,12 @@ def _build_encoders(further: Mapping[str, Mapping[str, Any]], backbone: Backbone
     return {MODEL: own, **{name: _encoder(name, node, device) for name, node in further.items()}}
 
 
-def _joined_data(settings: Settings, encoders: Encoders) -> JoinedFeatures:
+def _joined_data(settings: Settings, encoders: Encoders, fill: Fill | None) -> JoinedFeatures:
     parts: dict[str, Any] = {name: build.new_data(settings, one.image_size) for name, one in encoders.items()}
     data = JoinedFeatures(parts)
-    with progress(f"encoding by {', '.join(encoders)}", is_first_process()) as report:
-        for name, part in data.parts.items():
-            part.attach_encoder(encoders[name], report)
-        data.setup("fit")
+    for name, part in data.parts.items():
+        part.attach_encoder(encoders[name], fill)
+    data.setup("fit")
     return data
 
 
@@ -88,6 +96,10 @@ def supplied(encoders: Encoders) -> dict[str, Any]:
 
 def _encoder(name: str, node: Mapping[str, Any], device: str) -> FrozenEncoder | ClassifierEncoder:
     if "run" in node:
+        if node["run"] is None:
+            raise UserError(
+                f"task.encoders.{name}.run: name the directory of a run of task=finetune; {name} is its classifier"
+            )
         return _trained(name, str(node["run"]), device)
     if "_target_" not in node:
         raise UserError(f"task.encoders.{name}: name a run (run=DIR), or a model as conf/model does (_target_, ...)")

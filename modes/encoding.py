@@ -1,4 +1,4 @@
-"""Data whose features are made here: the backbone becomes their encoder, and the screen shows how far it is."""
+"""Data whose features are made here: the backbone becomes their encoder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from datamodules.encoded.encoded_images import EncodedFewShot
+from datamodules.encoded.encoded_images import EncodedFewShot, Fill
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.backbones.frozen_encoder import FrozenEncoder
 from modes.binding import locate
-from records.console import progress
-from records.environment import is_first_process
 
 
 def makes_features(config: Mapping[str, Any]) -> bool:
@@ -21,15 +19,14 @@ def makes_features(config: Mapping[str, Any]) -> bool:
     return isinstance(target, type) and issubclass(target, EncodedFewShot)
 
 
-def read_data(data: Any, backbone: Backbone, config: Mapping[str, Any]) -> None:
-    """Read the data; where they encode images, by the backbone, on the device that the trainer will use."""
-    if not isinstance(data, EncodedFewShot):
-        data.setup("fit")
-        return
-    with progress(f"encoding by {backbone.name}", is_first_process()) as report:
-        device = device_of(config["trainer"]["accelerator"])
-        data.attach_encoder(data.encoder if data.has_encoder else FrozenEncoder(backbone, device), report)
-        data.setup("fit")
+def read_data(data: Any, backbone: Backbone, config: Mapping[str, Any], fill: Fill | None = None) -> None:
+    """Read the data; where they encode images, by the backbone, on the device that the trainer will use.
+
+    `fill`: how their feature banks are filled; None is the way of a run.
+    """
+    if isinstance(data, EncodedFewShot) and not data.has_encoder:
+        data.attach_encoder(FrozenEncoder(backbone, device_of(config["trainer"]["accelerator"])), fill)
+    data.setup("fit")
 
 
 def device_of(accelerator: str) -> str:

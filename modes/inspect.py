@@ -17,18 +17,19 @@ from callbacks.step_times import StepTimes
 from callbacks.training_images import training_images
 from lit_modules.base import TaskModule
 from lit_modules.cost import PartCost, costs, count_operations, learning_rates
-from lit_modules.fewshot.base import FewShotModule
-from lit_modules.hashing.post_hoc import PostHoc
 from modes import build, encoders, screen
 from modes.cached_features import caches_features
+from modes.encoding_cost import EncodingCost, EncodingSurvey
 from modes.initial import frozen_part
 from modes.life import EXIT_DONE, EXIT_INTERRUPTED, Settings
 from modes.train import interruptible, quieten_lightning
 from records.atomic_file import write_text
 from records.console import console, tell
 from records.data_figures import class_counts_picture, learning_rate_picture
+from records.duration import duration
 from records.figures import Picture
 from records.html_page import as_html
+from records.markdown import inline, table
 from records.notices import collect_run_warnings
 
 SKIPPED = 5
@@ -62,6 +63,7 @@ class Inspection:
     what: dict[str, str]
     sizes: Mapping[str, int]
     parts: list[PartCost]
+    encodings: list[EncodingCost]
     steps: StepCost | None
     why_not: str
     warnings: list[str]
@@ -93,7 +95,8 @@ def look(settings: Settings, warnings: list[str]) -> Inspection:
     quieten_lightning()
     L.seed_everything(settings["seed"], workers=True, verbose=False)
     backbone = build.build_backbone(settings)
-    data, seen_through = encoders.build_data(settings, backbone)
+    survey = EncodingSurvey(settings["steps"])
+    data, seen_through = encoders.build_data(settings, backbone, survey)
     task = build.build_task(settings, backbone, data, **encoders.supplied(seen_through))
     if frozen_part(settings) != "none":
         task.freeze_backbone()
@@ -101,7 +104,8 @@ def look(settings: Settings, warnings: list[str]) -> Inspection:
     pictures = _pictures(settings, task, data)
     why_not = _why_no_steps(settings, task)
     steps = None if why_not else time_steps(settings, task, data)
-    return Inspection(_what(settings, task), dict(data.sizes), parts, steps, why_not, warnings, pictures)
+    sizes = dict(data.sizes)
+    return Inspection(_what(settings, task), sizes, parts, survey.found, steps, why_not, warnings, pictures)
 
 
 def time_steps(settings: Settings, task: TaskModule, data: Any) -> StepCost:
@@ -140,14 +144,14 @@ def write(inspection: Inspection, folder: Path) -> None:
 def page(inspection: Inspection, pictures: str) -> str:
     """Return the page in Markdown."""
     sizes = [(name, f"{count:,}") for name, count in inspection.sizes.items()]
-    quoted = "\n>\n".join(f"> {' '.join(text.split())}" for text in inspection.warnings)
+    quoted = "\n>\n".join(f"> {inline(text)}" for text in inspection.warnings)
     sections = [
         "# Before the run",
-        _table(("", ""), inspection.what.items()),
+        table(("", ""), inspection.what.items()),
         quoted,
-        f"## Time and memory\n\n{_table(('', ''), step_rows(inspection).items())}",
-        f"## Parts\n\n{_table(HEAD, part_rows(inspection.parts))}\n\n{NOTE}",
-        f"## Data\n\n{_table(('part', 'samples'), sizes)}",
+        f"## Time and memory\n\n{table(('', ''), step_rows(inspection).items())}",
+        f"## Parts\n\n{table(HEAD, part_rows(inspection.parts))}\n\n{NOTE}",
+        f"## Data\n\n{table(('part', 'samples'), sizes)}",
         f"## Pictures\n\n{pictures}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -170,18 +174,31 @@ def part_rows(parts: list[PartCost]) -> list[tuple[str, str, str, str]]:
 
 
 def step_rows(inspection: Inspection) -> dict[str, str]:
-    """Return what the timed steps say, in words."""
-    steps = inspection.steps
+    """Return what the timed batches of encoding and the timed steps say, in words."""
+    steps, encodings = inspection.steps, encoding_rows(inspection.encodings)
     if steps is None:
-        return {"not timed": inspection.why_not}
+        return {**encodings, "training not timed" if encodings else "not timed": inspection.why_not}
     low, high = steps.spread
     return {
+        **encodings,
         "device": steps.device,
         "a step": f"{steps.seconds:.4f} s, median of {steps.timed} ({low:.4f} to {high:.4f} s)",
-        "an epoch": f"{_duration(steps.epoch_seconds)} for {steps.steps:,} training steps; evaluation is not in it",
-        "the run": f"{_duration(steps.epoch_seconds * steps.epochs)} for {steps.epochs} epochs",
+        "an epoch": f"{duration(steps.epoch_seconds)} for {steps.steps:,} training steps; evaluation is not in it",
+        "the run": f"{duration(steps.epoch_seconds * steps.epochs)} for {steps.epochs} epochs",
         "memory at its highest": f"{steps.peak_bytes / 2**30:.2f} GiB {steps.memory_of}",
     }
+
+
+def encoding_rows(encodings: list[EncodingCost]) -> dict[str, str]:
+    """Return what encoding would cost, bank by bank and in all; nothing where nothing is encoded."""
+    rows: dict[str, str] = {}
+    for one in encodings:
+        alike = sum(name.startswith(f"encoding {one.what}") for name in rows)
+        rows[f"encoding {one.what}" + (f" ({alike + 1})" if alike else "")] = one.text
+    seconds = [one.seconds for one in encodings if one.seconds is not None]
+    if not any(one.lacking for one in encodings) or len(seconds) < len(encodings):
+        return rows
+    return {**rows, "encoding in all": f"{duration(sum(seconds), roughly=True)}, once; features are kept"}
 
 
 def show(inspection: Inspection, folder: Path) -> None:
@@ -201,10 +218,9 @@ def show(inspection: Inspection, folder: Path) -> None:
 
 
 def _what(settings: Settings, task: TaskModule) -> dict[str, str]:
-    source = task.backbone.pretrained.source
     return {
         "task": f"{settings['task']['name']}, seed {settings['seed']}",
-        "model": f"{task.backbone.name} at {task.backbone.image_size} px, weights: {source}",
+        "model": screen.model_name(settings, task),
         "data": f"{settings['data']['name']}, {task.labels.num_classes} classes",
         "batch size": str(settings["data"]["batch_size"]),
     }
@@ -222,9 +238,7 @@ def _pictures(settings: Settings, task: TaskModule, data: Any) -> dict[str, Pict
         "training_images": training_images(data, settings["seed"], 8),
         "class_counts": class_counts_picture(counts, data.class_names, multi_label=data.multi_label),
     }
-    rates = (
-        {} if _fits_at_once(task) else learning_rates(task, _steps(settings, data), settings["trainer"]["max_epochs"])
-    )
+    rates = {} if task.fits_at_once else learning_rates(task, _steps(settings, data), settings["trainer"]["max_epochs"])
     if rates:
         drawn["learning_rate"] = learning_rate_picture(rates)
     return {name: picture for name, picture in drawn.items() if picture is not None}
@@ -233,17 +247,13 @@ def _pictures(settings: Settings, task: TaskModule, data: Any) -> dict[str, Pict
 def _why_no_steps(settings: Settings, task: TaskModule) -> str:
     if settings["steps"] < 1:
         return "steps=0"
-    if _fits_at_once(task):
+    if task.fits_at_once:
         return f"task={settings['task']['name']} is fitted at once and takes no steps"
     if frozen_part(settings) == "all":
         return "freeze=all: nothing is trained"
     if caches_features(settings):
         return "features are computed once and the head is trained on them, in seconds an epoch"
     return ""
-
-
-def _fits_at_once(task: TaskModule) -> bool:
-    return isinstance(task, (FewShotModule, PostHoc))
 
 
 def _batches(settings: Settings, data: Any) -> int:
@@ -279,17 +289,3 @@ def _operations_text(part: PartCost) -> str:
         if part.operations >= size:
             return f"{part.operations / size:.2f} {unit}"
     return str(part.operations)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _table(head: tuple[str, ...], rows: Any) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines)

@@ -150,7 +150,8 @@ def show(comparison: Comparison, folder: Path) -> None:
         for row in board.rows[:SHOWN]:
             found = row.metrics.get(board.metric)
             numbers = _numbers(found.mean, found.half_width) if found else ("", "")
-            table.add_row(row.name, str(len(row.runs)), *numbers)
+            name = f"{row.name} (transductive)" if row.is_transductive else row.name
+            table.add_row(name, str(len(row.runs)), *numbers)
         screen.print(table)
         if len(board.rows) > SHOWN:
             screen.print(f"the first {SHOWN} of {len(board.rows)} rows")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from callbacks.checkpoint_io import sound_checkpoint
 from callbacks.checkpoints import BestCheckpoint
 from callbacks.loggers import SteadyWandbLogger
 from launch.run_stamp import is_restarted
-from lit_modules.base import TaskModule
+from lit_modules.base import LabelSpace, TaskModule
 from lit_modules.optimization import count_parameters
 from modes import build, encoders, initial, screen
 from modes.cached_features import cached_features, caches_features
@@ -75,7 +75,7 @@ def train(settings: Settings, record: RunRecord) -> None:
     initial.apply_initial_weights(settings, task, data, is_resumed=run.last_checkpoint.is_file())
     trainer = build.build_trainer(settings, data)
     describe(record, task, data, trainer)
-    keep_labels(run, task)
+    keep_labels(run, task.labels)
     screen.show_start(settings, task, data, trainer, run)
     if caches_features(settings):
         data = cached_features(task, data, trainer, sound_checkpoint([run.last_checkpoint, run.best_checkpoint]))
@@ -163,19 +163,26 @@ def best_checkpoint(trainer: L.Trainer) -> BestCheckpoint | None:
 
 def describe(record: RunRecord, task: TaskModule, data: Any, trainer: L.Trainer) -> None:
     """Note in the record what is known once everything is built."""
+    protocol = {**getattr(data, "evaluation_protocol", {}), **getattr(task, "evaluation_protocol", {})}
+    describe_data(record, data, protocol, data.fingerprint, screen.gpu_names(trainer))
+    record.describe(parameters=parameters_of(task))
+
+
+def describe_data(
+    record: RunRecord, data: Any, protocol: Mapping[str, Any], fingerprint: str, gpus: Sequence[str]
+) -> None:
+    """Note in the record what is known of the data, what a figure on them depends on, and the machine."""
     record.describe(
-        parameters=parameters_of(task),
         data_sizes=dict(data.sizes),
         num_classes=data.num_classes,
-        fingerprint=data.fingerprint,
-        protocol={**getattr(data, "evaluation_protocol", {}), **getattr(task, "evaluation_protocol", {})},
-        hardware=hardware(screen.gpu_names(trainer)),
+        fingerprint=fingerprint,
+        protocol=dict(protocol),
+        hardware=hardware(list(gpus)),
     )
 
 
-def keep_labels(run: RunDirectory, task: TaskModule) -> None:
-    """Write the classes of the task, so that it can be used where its data are not."""
-    labels = task.labels
+def keep_labels(run: RunDirectory, labels: LabelSpace) -> None:
+    """Write the classes of a task, so that what came of it can be read and used where its data are not."""
     if is_first_process():
         write_labels(
             run, KnownLabels(labels.class_names, labels.class_counts, labels.multi_label, {"train": labels.train_size})
@@ -183,9 +190,12 @@ def keep_labels(run: RunDirectory, task: TaskModule) -> None:
 
 
 def parameters_of(task: TaskModule) -> dict[str, int]:
-    """Count the parameters of a task, and of the encoders it looks through where it reports them."""
+    """Count the parameters of a task, and of the encoders it looks through where it reports them.
+
+    Trainable are those that optimizer steps change: none of a task that is fitted at once.
+    """
     total, trainable = count_parameters(task.parameters())
-    return {"total": total, "trainable": trainable, **getattr(task, "parameter_report", {})}
+    return {"total": total, "trainable": 0 if task.fits_at_once else trainable, **getattr(task, "parameter_report", {})}
 
 
 def interruptible(call: Callable[[], object]) -> None:

@@ -67,6 +67,11 @@ class ComparedRow:
         """The records of the runs."""
         return [run.job.result for run in self.runs if run.job.result is not None]
 
+    @property
+    def is_transductive(self) -> bool:
+        """Whether a fit saw the unlabelled images of the test part."""
+        return any(result.is_transductive for result in self.results)
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -6,26 +6,28 @@ import csv
 import io
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from records.circumstances import circumstance_rows
 from records.comparison import Board, ComparedRow, Comparison, Difference, command_of
+from records.markdown import inline, table
 from records.metric_names import interval_of, is_bound, is_count
-from records.run_settings import SEED_MARK, setting_name
+from records.run_settings import setting_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from records.comparison import ComparedRun
-    from records.result import Result
 
 MAX_METRICS = 5
+_DAGGER = r"$^\dagger$"
 _LATEX_SIGNS = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _LATEX_SIGNS |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 
 
 def board_section(board: Board) -> str:
     """Return the table of one data set, the best row first, with the note that says how to read it."""
-    return f"## {board.data}\n\n{_table(_head(board), _board_rows(board))}\n\n{_board_note(board)}"
+    return f"## {board.data}\n\n{table(_head(board), _board_rows(board))}\n\n{_board_note(board)}"
 
 
 def _board_note(board: Board) -> str:
@@ -37,7 +39,7 @@ def _board_note(board: Board) -> str:
     repeats = sum(len(row.repeats) for row in board.rows)
     if repeats:
         note += f" Not counted: {repeats} earlier run(s) of a seed that was run again."
-    transductive = [row.name for row in board.rows if _is_transductive(row)]
+    transductive = [row.name for row in board.rows if row.is_transductive]
     if transductive:
         named = ", ".join(f"`{name}`" for name in transductive)
         note += f" Transductive, the fit saw the unlabelled test images: {named}."
@@ -59,7 +61,7 @@ def differences(board: Board) -> str:
         f"of the exact sign test, which cannot fall below 2 / 2^n of n pairs. Significant: p after Holm below "
         f"{board.level:g}."
     )
-    return f"### {board.data}: differences\n\n{_table(head, rows)}\n\n{note}\n\n{sentences}"
+    return f"### {board.data}: differences\n\n{table(head, rows)}\n\n{note}\n\n{sentences}"
 
 
 def statement(board: Board, difference: Difference) -> str:
@@ -73,7 +75,7 @@ def statement(board: Board, difference: Difference) -> str:
     size = f"{abs(found.mean):.4f}"
     word = "the same" if found.mean == 0 else "better" if board.is_better(found.mean) else "worse"
     told = "the same" if found.mean == 0 else f"{word} by {size}"
-    caution = " The lists of samples differ between the two." if difference.other_splits else ""
+    caution = _caution(difference)
     if math.isnan(found.t_p):
         why = "one pair" if found.count == 1 else f"all {found.count} differences are equal"
         return f"{pair}: {told}; {why}, so chance cannot be told from it.{caution}"
@@ -86,13 +88,21 @@ def statement(board: Board, difference: Difference) -> str:
     )
 
 
+def _caution(difference: Difference) -> str:
+    """Say what beside the method differs between a row and its baseline, in sentences behind a blank."""
+    text = " The lists of samples differ between the two." if difference.other_splits else ""
+    if difference.row.is_transductive != difference.baseline.is_transductive:
+        text += " One of the two is transductive, its fit saw the unlabelled test images."
+    return text
+
+
 def circumstances(board: Board, is_place: Callable[[str], bool]) -> str:
     """Return protocol, hardware, versions, commits and dates of what is compared, and the command of every row."""
     results = [result for row in board.rows for result in row.results]
     commands = "\n".join(command_of(row, is_place) for row in board.rows)
     told = "One for each row, in their order" + ("; PLACE stands for a path" if "=PLACE" in commands else "")
     return (
-        f"### {board.data}: protocol, hardware, commands\n\n{_table(('', ''), _circumstance_rows(results))}\n\n"
+        f"### {board.data}: protocol, hardware, commands\n\n{table(('', ''), circumstance_rows(results))}\n\n"
         f"{told}:\n\n```sh\n{commands}\n```"
     )
 
@@ -109,34 +119,37 @@ def failures(comparison: Comparison) -> str:
     lost = [run for run in comparison.runs if not run.job.completed]
     if not lost:
         return ""
-    rows = [(f"`{run.job.name}`", _inline(run.job.failure or "still running, or killed")) for run in lost]
-    return f"## Not compared\n\n{_table(('run', 'why'), rows)}"
+    rows = [(f"`{run.job.name}`", inline(run.job.failure or "still running, or killed")) for run in lost]
+    return f"## Not compared\n\n{table(('run', 'why'), rows)}"
 
 
 def as_csv(comparison: Comparison) -> str:
     """Return all boards with every metric: settings, `NAME mean`, `NAME std`, `NAME ci95`, `NAME runs`.
 
+    `transductive` is `yes` where a fit saw the unlabelled images of the test part.
     Numbers are written so that reading them gives the same bits; what there is no value for is empty.
     """
     keys = list(dict.fromkeys(key for board in comparison.boards for key in board.keys))
     metrics = list(dict.fromkeys(metric for board in comparison.boards for metric in board.metrics))
     columns = [f"{metric} {kind}" for metric in metrics for kind in ("mean", "std", "ci95", "runs")]
-    rows: list[Sequence[object]] = [["data", "rank", "row", *map(setting_name, keys), "runs", *columns]]
+    rows: list[Sequence[object]] = [["data", "rank", "row", *map(setting_name, keys), "transductive", "runs", *columns]]
     for board in comparison.boards:
         for rank, row in enumerate(board.rows, start=1):
             settings = [row.settings.get(key, "") for key in keys]
             numbers = [number for metric in metrics for number in _csv_numbers(row, metric)]
-            rows.append([board.data, rank, row.name, *settings, len(row.runs), *numbers])
+            seen = _yes_or_no(row.is_transductive)
+            rows.append([board.data, rank, row.name, *settings, seen, len(row.runs), *numbers])
     return _csv(rows)
 
 
 def differences_csv(comparison: Comparison) -> str:
     """Return the paired differences as CSV; what cannot be told is empty."""
     head = ["data", "row", "baseline", "metric", "pairs", "difference", "ci95", "wins", "losses", "t_p", "holm_p"]
-    rows: list[Sequence[object]] = [[*head, "sign_p", "other_splits"]]
+    rows: list[Sequence[object]] = [[*head, "sign_p", "other_splits", "transductive", "baseline_transductive"]]
     for board in comparison.boards:
         for one in board.differences:
-            rows.append([board.data, one.row.name, one.baseline.name, board.metric, *_difference_numbers(one)])
+            seen = [_yes_or_no(row.is_transductive) for row in (one.row, one.baseline)]
+            rows.append([board.data, one.row.name, one.baseline.name, board.metric, *_difference_numbers(one), *seen])
     return _csv(rows)
 
 
@@ -151,7 +164,7 @@ def _difference_numbers(difference: Difference) -> list[object]:
 
 def runs_csv(comparison: Comparison) -> str:
     """Return every run as a line of CSV, the earliest first: when, what, how it ended, and every metric."""
-    head = ["started", "status", "task", "model", "data", "seed", "fold", "seconds", "run"]
+    head = ["started", "status", "task", "model", "data", "seed", "transductive", "fold", "seconds", "run"]
     names = list(dict.fromkeys(name for run in comparison.runs for name in run.job.metrics))
     rows: list[Sequence[object]] = [[*head, *names]]
     for run in comparison.runs:
@@ -161,12 +174,16 @@ def runs_csv(comparison: Comparison) -> str:
             continue
         values = [_exact(run.job.metrics[name]) if name in run.job.metrics else "" for name in names]
         what = [result.started, result.status, result.task, result.model, result.data, result.seed]
+        what.append(_yes_or_no(result.is_transductive))
         rows.append([*what, run.fold, result.seconds["whole"], run.job.name, *values])
     return _csv(rows)
 
 
 def as_latex(comparison: Comparison) -> str:
-    r"""Return a LaTeX table (package booktabs) for each data set, the best mean of the ranking metric bold."""
+    r"""Return a LaTeX table (package booktabs) for each data set, the best mean of the ranking metric bold.
+
+    Rows whose fit saw the unlabelled images of the test part have a dagger, which a line below the table explains.
+    """
     return "\n".join(f"% {board.data}\n{_latex_board(board)}" for board in comparison.boards)
 
 
@@ -177,9 +194,14 @@ def _latex_board(board: Board) -> str:
     lines += [_latex_line([*keys, "runs", *map(_latex, metrics)]), r"\midrule"]
     for rank, row in enumerate(board.rows, start=1):
         cells = [_latex_cell(row, metric, rank == 1 and metric == board.metric) for metric in metrics]
-        settings = [_latex(row.settings.get(key, "")) for key in board.keys] or [_latex(row.name)]
-        lines.append(_latex_line([*settings, str(len(row.runs)), *cells]))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        first, *settings = [_latex(row.settings.get(key, "")) for key in board.keys] or [_latex(row.name)]
+        marked = f"{first}{_DAGGER}" if row.is_transductive else first
+        lines.append(_latex_line([marked, *settings, str(len(row.runs)), *cells]))
+    lines.append(r"\bottomrule")
+    if any(row.is_transductive for row in board.rows):
+        told = f"{_DAGGER} transductive: the fit saw the unlabelled test images"
+        lines.append(_latex_line([rf"\multicolumn{{{len(keys) + 1 + len(metrics)}}}{{l}}{{{told}}}"]))
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
 def _latex_line(cells: Iterable[str]) -> str:
@@ -254,64 +276,18 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _circumstance_rows(results: Sequence[Result]) -> list[tuple[str, str]]:
-    days = sorted({result.started[:10] for result in results})
-    rows = [("runs", str(len(results))), ("dates", days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")]
-    rows.append(("classes", _joined(str(result.num_classes) for result in results)))
-    rows.append(("samples", _joined(_sizes(result.data_sizes) for result in results)))
-    for name in dict.fromkeys(name for result in results for name in result.protocol):
-        told = _joined(str(result.protocol[name]) for result in results if name in result.protocol)
-        rows.append((name.replace("_", " "), told))
-    rows.append(("lists of samples", f"{len({result.fingerprint for result in results})} different"))
-    rows.append(("weights tested", _joined(str(result.checkpoint_used) for result in results)))
-    rows.append(("hardware", _joined((_machine(result.hardware) for result in results), "; ")))
-    rows.append(("versions", _joined(_versions(result.versions) for result in results)))
-    rows.append(("commits", _joined(_commit(result.git) for result in results)))
-    return [(name, text) for name, text in rows if text]
-
-
-def _joined(texts: Iterable[str], sign: str = "; ") -> str:
-    return sign.join(dict.fromkeys(_inline(text) for text in texts if text and text != "None"))
-
-
-def _sizes(sizes: Mapping[str, int] | None) -> str:
-    return ", ".join(f"{name} {size:,}" for name, size in (sizes or {}).items())
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    gpus: list[str] = hardware.get("gpus") or []
-    memory = f"{hardware.get('memory_gib')} GiB"
-    processor = f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {memory}"
-    return f"{', '.join(gpus)}; {processor}" if gpus else f"{processor}, no GPU"
-
-
-def _versions(versions: Mapping[str, str | None]) -> str:
-    shown = ("python", "torch", "lightning", "hash-tail-shot")
-    return ", ".join(f"{name} {versions[name]}" for name in shown if versions.get(name))
-
-
-def _commit(git: Mapping[str, Any] | None) -> str:
-    if git is None:
-        return ""
-    return f"`{git['commit'][:10]}`" + (" with uncommitted changes" if git["dirty"] else "")
-
-
 def _log_line(run: ComparedRun, metrics: Mapping[str, str]) -> str:
     result = run.job.result
     if result is None:
-        return f"`{run.job.name}`: {_inline(run.job.problem)}"
+        return f"`{run.job.name}`: {inline(run.job.problem)}"
     what = f"{result.task}, {result.model}, {result.data}, seed {result.seed}"
     metric = metrics.get(result.data, "")
     value = run.job.metrics.get(metric)
     outcome = result.status if value is None else f"{metric} {value:.4f}"
     if run.job.failure:
-        outcome = f"{result.status}: {_inline(result.reason or 'no reason recorded')}"
+        outcome = f"{result.status}: {inline(result.reason or 'no reason recorded')}"
     when = re.sub(r"T(\d\d:\d\d).*", r" \1", result.started)
     return f"{when} **{outcome}** {what}, {result.seconds['whole'] / 60:.1f} min, `{run.job.name}`"
-
-
-def _is_transductive(row: ComparedRow) -> bool:
-    return any("transductive" in result.protocol for result in row.results)
 
 
 def _csv_numbers(row: ComparedRow, metric: str) -> list[object]:
@@ -319,6 +295,10 @@ def _csv_numbers(row: ComparedRow, metric: str) -> list[object]:
     if found is None:
         return ["", "", "", 0]
     return [_exact(found.mean), _exact(found.deviation), _exact(found.half_width), found.count]
+
+
+def _yes_or_no(flag: bool) -> str:
+    return "yes" if flag else "no"
 
 
 def _exact(value: float) -> str:
@@ -329,17 +309,3 @@ def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _inline(text: str) -> str:
-    """Keep a text within its line: a line break would end the table row it stands in."""
-    return " ".join(text.replace(SEED_MARK, "seed").split())

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from records.duration import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import TextIO
 
     from rich.console import Console
@@ -24,6 +26,7 @@ LINE_SECONDS = 30.0
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
+Item = TypeVar("Item")
 
 Advance = Callable[[int, int], None]
 """Takes how much of a piece of work is done, and how much there is."""
@@ -66,7 +69,8 @@ def tell(text: str) -> None:
 def progress(what: str, is_shown: bool = True) -> Iterator[Advance]:
     """Show on standard error how far something is: a bar on a terminal, now and then a line elsewhere.
 
-    The bar appears with the first call and is gone at the end. Another total begins another bar.
+    The bar appears with the first call and is gone at the end. Another total, or less done than before, is another
+    piece of work: the bar begins anew, with its own clock.
 
     Args:
         what: is being done.
@@ -85,20 +89,52 @@ def progress(what: str, is_shown: bool = True) -> Iterator[Advance]:
 
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        bars: dict[int, Any] = {}
+        pieces = Pieces()
 
         def advance(done: int, total: int) -> None:
-            if total not in bars:
-                bars[total] = bar.add_task(what, total=total)
-            bar.update(bars[total], completed=done)
+            if pieces.begins_with(done, total):
+                for task in bar.task_ids:
+                    bar.remove_task(task)
+                bar.add_task(what, total=total)
+            bar.update(bar.task_ids[0], completed=done)
 
         yield advance
+
+
+def told(what: str, items: Sequence[Item]) -> Iterator[Item]:
+    """Go through items, and where that takes long say now and then how far it is, in lines; nothing in quiet mode.
+
+    Lines, not a bar: they may come while another bar is on the screen.
+
+    Args:
+        what: is being done.
+        items: a pass of the loop for each.
+    """
+    advance = _nothing if is_quiet() else ProgressLines(what)
+    for done, item in enumerate(items):
+        advance(done, len(items))
+        yield item
+
+
+class Pieces:
+    """Tells one piece of work from the next by what is told of them."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._total: int | None = None
+
+    def begins_with(self, done: int, total: int) -> bool:
+        """Note how much is done of how much, and say whether that is another piece of work than before."""
+        is_new = total != self._total or done < self._done
+        self._done, self._total = done, total
+        return is_new
 
 
 class ProgressLines:
     """Lines like `looking at files: 1,200 of 5,000, about 40 s left`, one every `seconds` at most.
 
-    Work that is done sooner says nothing.
+    Work that is done sooner says nothing. Another total, or less done than before, is another piece of work, with its
+    own clock.
 
     Args:
         what: is being done.
@@ -111,12 +147,13 @@ class ProgressLines:
         self._seconds = seconds
         self._stream = stream
         self._begun = self._said = time.monotonic()
-        self._found: int | None = None
+        self._found = 0
+        self._pieces = Pieces()
 
     def __call__(self, done: int, total: int) -> None:
         """Print a line where it is time for one."""
         now = time.monotonic()
-        if self._found is None:
+        if self._pieces.begins_with(done, total):
             # what an earlier attempt has done says nothing about the speed of this one
             self._found, self._begun = done, now
         if now - self._said < self._seconds:
@@ -129,16 +166,7 @@ class ProgressLines:
 
 def time_left(done: int, to_do: int, seconds: float) -> str:
     """Return how long the rest will take at the speed so far, in words; "" where nothing tells, or nothing is left."""
-    return duration(seconds * to_do / done) if done > 0 and to_do > 0 else ""
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, as short as one needs it: `40 s`, `12 min`, `3 h 5 min`."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours else f"{minutes} min"
+    return duration(seconds * to_do / done, roughly=True) if done > 0 and to_do > 0 else ""
 
 
 def _nothing(done: int, total: int) -> None:

@@ -8,15 +8,20 @@ too.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+import re
 import textwrap
-from contextlib import contextmanager
+import warnings
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from records.atomic_file import replace_atomically
 from records.metric_names import bare, is_score
 from records.metrics_file import KEY_COLUMNS, TIMING_COLUMNS, read_rows
+from records.notices import RunWarning
 
 if TYPE_CHECKING:
     import os
@@ -30,11 +35,28 @@ BLUE, VERMILLION, GREEN, RED = "#0072B2", "#D55E00", "#009E73", "#CC3311"
 SERIES = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = "#222222"
 
+MISSING_SIGNS = (
+    "some signs of names are boxes in the pictures: no installed font has them. For Chinese, Japanese and Korean "
+    "install one, for instance by `apt-get install fonts-noto-cjk`; mode=test run=DIR then draws those of a test anew"
+)
+_MISSING_SIGN = re.compile(r"Glyph \d+ .* missing from")
+
 NEIGHBOURS = 8
 MAX_SWEEP_ROWS = 40
 
+FONT = "DejaVu Sans"
+"""matplotlib brings it along."""
+FURTHER_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR", "Noto Sans SC",
+    "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei",
+    "SimHei", "PingFang SC", "PingFang HK", "Hiragino Sans GB", "Heiti SC", "Heiti TC", "STHeiti", "Yu Gothic",
+    "MS Gothic", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic", "Nanum Gothic", "NanumGothic",
+    "Droid Sans Fallback", "Arial Unicode MS", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Noto Sans Hebrew",
+)  # fmt: skip
+"""Where signs are looked for that it lacks, Chinese, Japanese and Korean above all; those that are installed."""
+
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
     "font.size": 12,
     "axes.titlesize": 14,
     "axes.titleweight": "bold",
@@ -69,7 +91,7 @@ class Picture:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the PNG atomically, with the caption in its text chunks."""
         caption = {"Title": self.title, "Description": self.description}
-        with replace_atomically(path) as file:
+        with replace_atomically(path) as file, _missing_signs_told():
             self.figure.savefig(file, format="png", dpi=self.dots_per_inch, metadata=caption)
 
 
@@ -248,10 +270,46 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     # Figure and canvas by hand, without pyplot: no global state, no window, no backend to choose.
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**_STYLE, "font.family": list(fonts())}):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
         FigureCanvasAgg(figure)
         yield figure
+
+
+@functools.cache
+def fonts() -> tuple[str, ...]:
+    """Return the families that text is drawn in: the first one that has a sign draws it."""
+    from matplotlib import font_manager
+
+    known = {one.fname for one in font_manager.fontManager.ttflist}
+    # matplotlib keeps its list from the day it first ran: a font that was installed since is not in it
+    for file in sorted(set(font_manager.findSystemFonts()) - known):
+        # a file that is no font we can read has no sign to draw
+        with suppress(OSError, RuntimeError):
+            font_manager.fontManager.addfont(file)
+    installed = set(font_manager.get_font_names())
+    return FONT, *(name for name in FURTHER_FONTS if name in installed)
+
+
+@contextmanager
+def _missing_signs_told() -> Iterator[None]:
+    """Turn matplotlib's warnings of single signs into one of the run, the same for all pictures, with the mend."""
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    # it says of a font that has one weight alone that it has no bold: the regular one is drawn, which is all there is
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        log.setLevel(level)
+    is_missing = [_MISSING_SIGN.match(str(one.message)) is not None for one in caught]
+    for one, is_told_below in zip(caught, is_missing, strict=True):
+        if not is_told_below:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if any(is_missing):
+        warnings.warn(MISSING_SIGNS, RunWarning, stacklevel=4)
 
 
 def _mark_radii(axes: Axes, precision: Sequence[float], recall: Sequence[float], radii: Sequence[int]) -> None:

@@ -10,15 +10,17 @@ import yaml
 from records.atomic_file import write_text
 from records.data_figures import class_counts_picture
 from records.draws import read_draws
+from records.duration import duration
 from records.errors import UserError
 from records.figures import training_curves_picture
 from records.html_page import as_html
 from records.labels_file import read_labels
+from records.markdown import inline, table
 from records.metric_names import HEADLINE, bare, interval_of, is_bound, is_count
 from records.result import Result, read_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from records.run_directory import RunDirectory
@@ -85,16 +87,16 @@ def _title(result: Result) -> str:
         f"Status: **{result.status}**. Seed {result.seed}. Started {result.started}. {_times(result)}",
     ]
     if result.reason:
-        lines += ["", f"Reason: {_inline(result.reason)}"]
+        lines += ["", f"Reason: {inline(result.reason)}"]
     return "\n".join(lines)
 
 
 def _times(result: Result) -> str:
-    spent = [f"{phase} {_duration(result.seconds[phase])}" for phase in ("training", "testing", "whole")]
+    spent = [f"{phase} {duration(result.seconds[phase])}" for phase in ("training", "testing", "whole")]
     text = f"Time: {', '.join(spent)}."
     if result.resumed_from:
         before = sum(attempt["seconds"]["whole"] for attempt in result.resumed_from)
-        text += f" Resumed {len(result.resumed_from)} time(s), {_duration(before)} before."
+        text += f" Resumed {len(result.resumed_from)} time(s), {duration(before)} before."
     return text
 
 
@@ -103,7 +105,7 @@ def _warnings(result: Result) -> str:
     texts = list(dict.fromkeys([*texts, *result.warnings]))
     if not texts:
         return ""
-    quoted = "\n>\n".join(f"> {_inline(text)}" for text in texts)
+    quoted = "\n>\n".join(f"> {inline(text)}" for text in texts)
     return f"> **Warnings of this run**\n>\n{quoted}"
 
 
@@ -113,11 +115,18 @@ def _headline(result: Result) -> str:
     names = dict.fromkeys((*chosen, *HEADLINE))
     rows = [(name, _text(key, result.metrics)) for name in names if (key := f"test/{name}") in result.metrics]
     if monitor is not None and monitor.get("value") is not None:
-        rows.append((f"best {monitor['name']} ({monitor['direction']})", _number(monitor["value"])))
+        chosen_by = f"best {monitor['name']} ({monitor['direction']})"
+        rows.append((chosen_by if result.is_trained_in_steps else monitor["name"], _number(monitor["value"])))
     if not rows:
         return "## Result\n\nNo test result was recorded."
-    judged = f"\n\nTested on the **{result.checkpoint_used}** checkpoint." if result.checkpoint_used else ""
-    return f"## Result\n\n{_table(('metric (test part, fractions)', _value_head(result.metrics)), rows)}{judged}"
+    head = ("metric (test part, fractions)", _value_head(result.metrics))
+    return f"## Result\n\n{table(head, rows)}{_judged(result)}"
+
+
+def _judged(result: Result) -> str:
+    if not result.is_trained_in_steps:
+        return "\n\nNothing was trained in steps, so there was no epoch to choose."
+    return f"\n\nTested on the **{result.checkpoint_used}** checkpoint." if result.checkpoint_used else ""
 
 
 def _draws(run: RunDirectory, result: Result) -> str:
@@ -130,7 +139,7 @@ def _draws(run: RunDirectory, result: Result) -> str:
     shown = [name for name in names if all(name in draw.metrics for draw in draws)]
     rows = [(str(draw.seed), *(_number(draw.metrics[name]) for name in shown)) for draw in draws]
     note = f"The figures of this page are means of {len(draws)} draws, with Student's 95 % interval over the draws."
-    return f"## Draws\n\n{note} Every metric: [draws.csv](draws.csv).\n\n{_table(('seed', *shown), rows)}"
+    return f"## Draws\n\n{note} Every metric: [draws.csv](draws.csv).\n\n{table(('seed', *shown), rows)}"
 
 
 def _pictures(run: RunDirectory) -> str:
@@ -146,7 +155,7 @@ def _pictures(run: RunDirectory) -> str:
 def _picture(run: RunDirectory, file: Path) -> str:
     title, description = _caption(file)
     place = file.relative_to(run.path).as_posix()
-    return f"### {_inline(title)}\n\n![{_inline(title)}]({place})\n\n{_inline(description)}".rstrip()
+    return f"### {inline(title)}\n\n![{inline(title)}]({place})\n\n{inline(description)}".rstrip()
 
 
 def _caption(file: Path) -> tuple[str, str]:
@@ -164,16 +173,16 @@ def _data(result: Result) -> str:
     classes = "" if result.num_classes is None else f"{result.num_classes} classes. "
     protocol = "".join(f"{name.replace('_', ' ').capitalize()}: {value}. " for name, value in result.protocol.items())
     mark = "" if result.fingerprint is None else f"Fingerprint of the splits: `{result.fingerprint}`."
-    return f"## Data\n\n{_table(('part', 'images'), rows)}\n\n{classes}{protocol}{mark}".rstrip()
+    return f"## Data\n\n{table(('part', 'images'), rows)}\n\n{classes}{protocol}{mark}".rstrip()
 
 
 def _settings(config: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in config.items() if name not in SETTINGS_LEFT_OUT}
-    rows = [(f"`{name}`", f"`{_inline(str(value))}`") for name, value in _leaves(kept)]
+    rows = [(f"`{name}`", f"`{inline(str(value))}`") for name, value in _leaves(kept)]
     if not rows:
         return ""
     source = "The whole configuration is in [config.yaml](config.yaml)."
-    return f"## Settings\n\n{source}\n\n{_table(('key', 'value'), rows)}"
+    return f"## Settings\n\n{source}\n\n{table(('key', 'value'), rows)}"
 
 
 def _leaves(node: Any, place: str = "") -> Iterable[tuple[str, Any]]:
@@ -187,7 +196,7 @@ def _leaves(node: Any, place: str = "") -> Iterable[tuple[str, Any]]:
 def _all_metrics(result: Result) -> str:
     metrics = result.metrics
     rows = [(f"`{name}`", _text(name, metrics)) for name in sorted(metrics) if not is_bound(name, metrics)]
-    return f"## All metrics\n\n{_table(('metric', _value_head(metrics)), rows)}" if rows else ""
+    return f"## All metrics\n\n{table(('metric', _value_head(metrics)), rows)}" if rows else ""
 
 
 def _environment(result: Result) -> str:
@@ -202,7 +211,7 @@ def _environment(result: Result) -> str:
         named = [f"{count:,} {name}" for name, count in result.parameters.items()]
         rows.append(("parameters", ", ".join(named)))
     rows += [(name, version) for name, version in result.versions.items() if version is not None]
-    return f"## Environment\n\n{_table(('', ''), rows)}"
+    return f"## Environment\n\n{table(('', ''), rows)}"
 
 
 def _commit(git: Mapping[str, Any] | None) -> str:
@@ -215,12 +224,6 @@ def _commands(result: Result) -> str:
     repeat = f"Repeat:\n\n```sh\n{result.command}\n```"
     resume = f"Resume:\n\n```sh\n{result.resume_command}\n```"
     return f"## Commands\n\n{repeat}\n\n{resume}"
-
-
-def _table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines)
 
 
 def _text(name: str, metrics: Mapping[str, float]) -> str:
@@ -237,16 +240,3 @@ def _value_head(metrics: Mapping[str, float]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else f"{value} (not a finite number)"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _inline(text: str) -> str:
-    """Keep a text within its line: a line break would end the table row or the quotation it stands in."""
-    return " ".join(text.split())

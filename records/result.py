@@ -66,6 +66,16 @@ class Result:
     git: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def is_transductive(self) -> bool:
+        """Whether the fit saw the unlabelled images of the test part: to be compared with its own kind."""
+        return "transductive" in self.protocol
+
+    @property
+    def is_trained_in_steps(self) -> bool:
+        """Whether optimizer steps changed it: not a head that is fitted at once, nor a network that is only judged."""
+        return self.parameters is None or self.parameters["trainable"] > 0
+
 
 # What may be learnt about a run after it has started.
 DETAILS = ("checkpoint_used", "parameters", "data_sizes", "num_classes", "fingerprint", "protocol", "hardware")

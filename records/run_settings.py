@@ -17,7 +17,10 @@ SEED_MARK = "${seed}"
 NAMES = ("task", "model", "data")
 
 _NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "run", "seed", "quiet", *MODE_KEYS)
-_NO_MATTER = ("data.fold", "data.num_workers", "trainer.log_every_n_steps", "trainer.profiler")
+RETIRED_KEYS = ("task.transductive",)
+"""Keys in the config.yaml of older runs that say nothing any more."""
+
+_NO_MATTER = (*RETIRED_KEYS, "data.fold", "data.num_workers", "trainer.log_every_n_steps", "trainer.profiler")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

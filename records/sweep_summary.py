@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from records.atomic_file import write_text
+from records.circumstances import circumstance_rows
 from records.draws import read_draws, result_of
 from records.errors import UserError
 from records.html_page import as_html
+from records.markdown import inline, table
 from records.metric_names import HEADLINE
 from records.override_set import override_settings, short_name, varying_keys
 from records.result import Result, read_result
 from records.run_directory import RunDirectory
+from records.run_settings import flat_settings, read_configuration
 from records.statistic import Statistic, statistic
 
 if TYPE_CHECKING:
@@ -88,6 +91,11 @@ class SummaryRow:
         """Number of jobs that ran to their end."""
         return sum(job.completed for job in self.jobs)
 
+    @property
+    def is_transductive(self) -> bool:
+        """Whether a fit saw the unlabelled images of the test part."""
+        return any(job.result is not None and job.result.is_transductive for job in self.jobs)
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -140,7 +148,7 @@ def summarise(jobs: Sequence[SweepJob]) -> Summary:
 
 
 def as_csv(summary: Summary) -> str:
-    """Return the table as CSV: settings, counts, then `NAME mean`, `NAME std`, `NAME ci95` for every metric, reasons.
+    """Return the table as CSV: settings, `transductive`, counts, `NAME mean`, `NAME std`, `NAME ci95`, reasons.
 
     `ci95` is half the width of the interval. Numbers are written so that reading them gives the same bits; what there
     is no value for is empty.
@@ -148,17 +156,27 @@ def as_csv(summary: Summary) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{metric} {kind}" for metric in summary.metrics for kind in ("mean", "std", "ci95")]
-    writer.writerow([*summary.keys, "jobs", "completed", *columns, "failures"])
+    writer.writerow([*summary.keys, "transductive", "jobs", "completed", *columns, "failures"])
     for row in summary.rows:
         numbers = [number for metric in summary.metrics for number in _csv_numbers(row.metrics.get(metric))]
-        failures = "; ".join(f"{job.name}: {_inline(job.failure)}" for job in row.jobs if job.failure)
+        failures = "; ".join(f"{job.name}: {inline(job.failure)}" for job in row.jobs if job.failure)
         settings = [row.settings.get(key, "") for key in summary.keys]
-        writer.writerow([*settings, len(row.jobs), row.completed, *numbers, failures])
+        seen = "yes" if row.is_transductive else "no"
+        writer.writerow([*settings, seen, len(row.jobs), row.completed, *numbers, failures])
     return text.getvalue()
 
 
-def as_page(summary: Summary, resume_command: str) -> str:
-    """Return the page for people, in Markdown: the table, what failed and why, the picture, the resuming command."""
+def as_page(
+    summary: Summary, resume_command: str, repeat_command: str = "", settings: Mapping[str, str] | None = None
+) -> str:
+    """Return the page for people, in Markdown.
+
+    Args:
+        summary: the table, what failed and why, and the circumstances of what completed.
+        resume_command: runs what is missing.
+        repeat_command: runs all of it again; left out where it is not known.
+        settings: what all jobs share.
+    """
     jobs = [job for row in summary.rows for job in row.jobs]
     completed = sum(job.completed for job in jobs)
     running = len(jobs) - completed - len(summary.failed)
@@ -168,19 +186,29 @@ def as_page(summary: Summary, resume_command: str) -> str:
         sections.append(f"![Sweep]({SUMMARY_PICTURE})")
     if series_over_shots(summary):
         sections.append(f"![Accuracy over shots]({SHOTS_PICTURE})")
-    sections.append(f"Runs only what is missing or failed:\n\n```sh\n{resume_command}\n```")
+    sections += [
+        _page_circumstances(jobs),
+        _page_settings(settings or {}),
+        _page_commands(resume_command, repeat_command),
+    ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def write_summary(sweep: Path, resume_command: str) -> Summary:
+def write_summary(sweep: Path, resume_command: str, repeat_command: str = "") -> Summary:
     """Write summary.csv, summary.md, summary.html and, where a metric was measured, summary.png into a sweep's folder.
+
+    Args:
+        sweep: the folder.
+        resume_command: runs what is missing.
+        repeat_command: runs all of it again; left out where it is not known.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    summary = summarise([draw for job in read_jobs(sweep) for draw in draws_of(sweep / job.name, job)])
+    jobs = read_jobs(sweep)
+    summary = summarise([draw for job in jobs for draw in draws_of(sweep / job.name, job)])
     write_text(sweep / SUMMARY_CSV, as_csv(summary))
-    page = as_page(summary, resume_command)
+    page = as_page(summary, resume_command, repeat_command, shared_settings([sweep / job.name for job in jobs]))
     write_text(sweep / SUMMARY_PAGE, page)
     metric = _headline(summary)
     if metric:
@@ -217,6 +245,19 @@ def series_over_shots(summary: Summary) -> dict[str, list[tuple[int, float, floa
             name = short_name(others, others) or metric
             series.setdefault(name, []).append((int(shots), found.mean, found.half_width))
     return {name: sorted(points) for name, points in series.items()}
+
+
+def shared_settings(runs: Iterable[Path]) -> dict[str, str]:
+    """Return the settings that are the same in all runs, from their config.yaml; those without one have no say."""
+    found: list[dict[str, str]] = []
+    for run in runs:
+        try:
+            found.append(flat_settings(read_configuration(RunDirectory(run).config)))
+        except UserError:
+            # a job that ended before it had a configuration is told with its reason
+            continue
+    first = found[0] if found else {}
+    return {key: value for key, value in first.items() if all(one.get(key) == value for one in found)}
 
 
 def _read_job(folder: Path, name: str) -> SweepJob:
@@ -271,12 +312,12 @@ def _page_table(summary: Summary) -> str:
         return "No job has completed yet."
     metrics = summary.metrics[:MAX_TABLE_METRICS]
     head = [*(f"`{key}`" for key in summary.keys), "jobs", *metrics, f"std of {metrics[0]}"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     for row in summary.rows:
         cells = [_cell(row.metrics.get(metric)) for metric in metrics]
         deviation = _number(row.metrics[metrics[0]].deviation) if metrics[0] in row.metrics else ""
         settings = [f"`{row.settings[key]}`" if key in row.settings else "" for key in summary.keys]
-        lines.append(_line([*settings, f"{row.completed} of {len(row.jobs)}", *cells, deviation]))
+        rows.append([*settings, f"{row.completed} of {len(row.jobs)}", *cells, deviation])
     note = (
         f"Mean ± half the 95 % interval (Student's t) of the completed jobs over {' and '.join(AVERAGED_KEYS)}; std is "
         f"the sample standard deviation. Fractions, not percent. All metrics: [{SUMMARY_CSV}]({SUMMARY_CSV})."
@@ -284,34 +325,44 @@ def _page_table(summary: Summary) -> str:
     best = [metric for metric in metrics if metric.startswith("best val/")]
     if best and len(summary.rows) > 1:
         note += f" To choose between rows, take `{best[0]}`: a choice by the test part would flatter it."
-    return "\n".join(lines) + f"\n\n{note}{_transductive_note(summary)}"
+    return f"{table(head, rows)}\n\n{note}{_transductive_note(summary)}"
 
 
 def _transductive_note(summary: Summary) -> str:
     """Say which rows are of methods whose fit saw the unlabelled test images: compare these with their own kind."""
-    rows = [row.name for row in summary.rows if any(_is_transductive(job) for job in row.jobs)]
+    rows = [row.name for row in summary.rows if row.is_transductive]
     if not rows:
         return ""
     named = "all rows" if len(rows) == len(summary.rows) else ", ".join(f"`{name}`" for name in rows)
     return f" Transductive, the fit saw the unlabelled test images: {named}."
 
 
-def _is_transductive(job: SweepJob) -> bool:
-    return job.result is not None and "transductive" in job.result.protocol
-
-
 def _page_failures(summary: Summary) -> str:
     if not summary.failed:
         return ""
     keys = varying_keys([job.settings for row in summary.rows for job in row.jobs])
-    lines = [_line(["job", "settings", "why"]), _line(["---"] * 3)]
-    for job in summary.failed:
-        lines.append(_line([f"[{job.name}]({job.name})", short_name(job.settings, keys), _inline(job.failure)]))
-    return "## Jobs that did not complete\n\n" + "\n".join(lines)
+    rows = [
+        (f"[{job.name}]({job.name})", short_name(job.settings, keys), inline(job.failure)) for job in summary.failed
+    ]
+    return f"## Jobs that did not complete\n\n{table(('job', 'settings', 'why'), rows)}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _page_circumstances(jobs: Iterable[SweepJob]) -> str:
+    results = [job.result for job in jobs if job.result is not None and job.completed]
+    return f"## Protocol, data, environment\n\n{table(('', ''), circumstance_rows(results))}" if results else ""
+
+
+def _page_settings(settings: Mapping[str, str]) -> str:
+    if not settings:
+        return ""
+    rows = [(f"`{key}`", f"`{inline(value)}`") for key, value in settings.items()]
+    note = "Shared by all jobs; `${seed}` follows the seed. The whole configuration of a job is its config.yaml."
+    return f"## Settings\n\n{note}\n\n{table(('key', 'value'), rows)}"
+
+
+def _page_commands(resume: str, repeat: str) -> str:
+    again = f"\n\nRepeats the whole sweep:\n\n```sh\n{repeat}\n```" if repeat else ""
+    return f"## Commands\n\nRuns only what is missing or failed:\n\n```sh\n{resume}\n```{again}"
 
 
 def _cell(found: Statistic | None) -> str:
@@ -322,8 +373,3 @@ def _cell(found: Statistic | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else ""
-
-
-def _inline(text: str) -> str:
-    """Keep a text within its cell: a line break would end the row."""
-    return " ".join(text.split())

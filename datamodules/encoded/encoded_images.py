@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, get_args
@@ -13,15 +14,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from datamodules.encoded.feature_bank import BankKey, FeatureBank, Report, fill_bank, fingerprint_of, open_bank
+from datamodules.encoded.feature_bank import (
+    BankKey,
+    EncodeRange,
+    FeatureBank,
+    fill_bank,
+    fingerprint_of,
+    open_bank,
+)
 from datamodules.encoded.feature_sets import clean_features
 from datamodules.encoded.few_shot import FewShotDataModule, Pools
 from datamodules.encoded.prompts import prompts, readable_names, templates_of
 from datamodules.images.encoder_views import ImageFileViews, ViewSettings
+from records.console import progress
+from records.environment import is_first_process
 from records.errors import UserError
 
 Encode = Literal["pool", "drawn"]
 TEXT_BATCH = 256
+WHOLE_BYTES = 1 << 14
+"""Up to this size the whole of an image file goes into the fingerprint."""
+END_BYTES = 1 << 10
+"""Of a larger one this much at either end."""
 DRAWN = "train-drawn"
 """Name of the bank of the drawn training images alone."""
 
@@ -53,6 +67,21 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
+class ListedImages:
+    """A list of images that pools are drawn from by seed: encoded whole, it has the features of every draw.
+
+    Args:
+        name: of its bank; "train" for the list that the training images come from.
+        files: in an order that no draw changes.
+        rows: where the images of each of these pools lie in the list, int64 (N,) by pool.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    rows: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class ImagePools:
     """Image files and labels of the pools, and the names of the classes.
 
@@ -62,6 +91,7 @@ class ImagePools:
         labels: int64 (N,) by pool.
         class_names: C of them.
         seen_classes: bool (C,); None: all classes have training images.
+        listed: what pools that a seed decides on are drawn from; None where no pool is drawn.
     """
 
     root: Path
@@ -69,6 +99,17 @@ class ImagePools:
     labels: Mapping[str, Tensor]
     class_names: tuple[str, ...]
     seen_classes: Tensor | None = None
+    listed: ListedImages | None = None
+
+
+Fill = Callable[[FeatureBank, str, EncodeRange], Tensor]
+"""Takes a bank, what is encoded for it, and what encodes it; returns all of its features (N, V, D)."""
+
+
+def fill_and_tell(bank: FeatureBank, what: str, encode: EncodeRange) -> Tensor:
+    """Compute what a bank lacks, together with the other processes, say how far it is, and return all of it."""
+    with progress(f"encoding {what}", is_first_process()) as report:
+        return fill_bank(bank, encode, *_ranks(), report)
 
 
 class EncodedFewShot(FewShotDataModule):
@@ -80,7 +121,8 @@ class EncodedFewShot(FewShotDataModule):
         views: random crops of each training image; 0 for the centre crop that every evaluated image has.
         view_seed: of the crops.
         templates: sentences around a class name, see `datamodules.encoded.prompts.templates_of`.
-        encode: "pool" encodes the whole training pool, once for all draws; "drawn" the drawn images alone.
+        encode: "pool" encodes whole pools, once for all draws, and where pools themselves are drawn the list that they
+            are drawn from; "drawn" the drawn training images alone, and a drawn test part anew for each draw.
         bank_dir: folder of the feature banks.
         bank: the folder of the training images' bank itself, in place of one that is found or made below `bank_dir`.
         encode_batch_size: images per call of the encoder.
@@ -116,9 +158,9 @@ class EncodedFewShot(FewShotDataModule):
         self.bank = None if bank is None else Path(bank)
         self.encode_batch_size = encode_batch_size
         self._encoder: Encoder | None = None
-        self._report: Report | None = None
+        self._fill: Fill = fill_and_tell
         self._images: ImagePools | None = None
-        self._banks: dict[str, Tensor] = {}
+        self._banks: dict[tuple[str, tuple[Path, ...], int], Tensor] = {}
 
     @property
     @abstractmethod
@@ -137,9 +179,9 @@ class EncodedFewShot(FewShotDataModule):
         """Return the sentences about each class, by its readable name."""
         return prompts(names, templates_of(self.templates, self.dataset_name))
 
-    def attach_encoder(self, encoder: Encoder, report: Report | None = None) -> None:
-        """Give the encoder that makes the features, and what is told of its progress (items done, items in all)."""
-        self._encoder, self._report = encoder, report
+    def attach_encoder(self, encoder: Encoder, fill: Fill | None = None) -> None:
+        """Give the encoder that makes the features, and what fills the banks; None is `fill_and_tell`."""
+        self._encoder, self._fill = encoder, fill or fill_and_tell
 
     @property
     def encoder(self) -> Encoder:
@@ -156,9 +198,9 @@ class EncodedFewShot(FewShotDataModule):
     def redrawn(self, seed: int, split_seed: int, split_file: str | Path | None = None) -> Self:
         """Return the same data with another draw; features are shared, but those of a draw's own images."""
         other = super().redrawn(seed, split_seed, split_file)
-        other._banks = {name: rows for name, rows in self._banks.items() if not name.startswith(DRAWN)}
+        other._banks = {kept: rows for kept, rows in self._banks.items() if kept[0] != DRAWN}
         if self.pools_are_drawn:
-            other._images, other._banks = None, {}
+            other._images = None
         return other
 
     @property
@@ -193,34 +235,38 @@ class EncodedFewShot(FewShotDataModule):
         Validation images that come from the training pool are seen as evaluated images are, by their centre.
         """
         views = self.views if split == "train" else 0
-        if self.encode == "drawn" and pool == "train":
-            chosen = [self.images.files[pool][position] for position in positions.tolist()]
-            rows = self._encoded(DRAWN, chosen, views)
-        else:
-            rows = self._encoded(pool, self.images.files[pool], views)[positions]
-        features = clean_features(rows, f"the features of {pool!r}", "scale")
+        features = clean_features(self._rows_of(pool, positions, views), f"the features of {pool!r}", "scale")
         return features if views > 1 else features[:, 0]
+
+    def _rows_of(self, pool: str, positions: Tensor, views: int) -> Tensor:
+        files, listed = self.images.files[pool], self.images.listed
+        if self.encode == "drawn" and pool == "train":
+            return self._encoded(DRAWN, tuple(files[position] for position in positions.tolist()), views)
+        if self.encode == "pool" and listed is not None and pool in listed.rows:
+            return self._encoded(listed.name, listed.files, views)[listed.rows[pool][positions]]
+        return self._encoded(pool, files, views)[positions]
 
     def features_of(self, name: str, files: Sequence[Path]) -> Tensor:
         """Encode the centres of any image files, kept in a bank of this name: float32 (N, D) of unit length."""
-        return clean_features(self._encoded(name, files, 0)[:, 0], f"the features of {name!r}", "scale")
+        return clean_features(self._encoded(name, tuple(files), 0)[:, 0], f"the features of {name!r}", "scale")
 
-    def _encoded(self, pool: str, files: Sequence[Path], views: int) -> Tensor:
-        kept = f"{pool} {views}"
+    def _encoded(self, name: str, files: tuple[Path, ...], views: int) -> Tensor:
+        kept = (name, files, views)
         if kept not in self._banks:
-            self._banks[kept] = self._make_bank(pool, files, views)
+            self._banks[kept] = self._make_bank(name, files, views)
         return self._banks[kept]
 
-    def _make_bank(self, pool: str, files: Sequence[Path], views: int) -> Tensor:
+    def _make_bank(self, name: str, files: tuple[Path, ...], views: int) -> Tensor:
         settings = ViewSettings(self.encoder.image_size, views, self.view_seed)
         items = fingerprint_of([_file_item(file, self.images.root) for file in files])
         key = BankKey("images", self.encoder.identity, settings.text, settings.count, items)
-        if self.bank is not None and pool == "train":
+        if self.bank is not None and name == "train" and views == self.views:
             bank = FeatureBank(self.bank, key, len(files))
         else:
-            bank = open_bank(self.bank_dir, f"{self.dataset_name}-{pool}-{self.encoder.name}", key, len(files))
+            bank = open_bank(self.bank_dir, f"{self.dataset_name}-{name}-{self.encoder.name}", key, len(files))
         source = ImageFileViews(files, settings)
-        return fill_bank(bank, lambda start, stop: self._encode_range(source, start, stop), *_ranks(), self._report)
+        what = f"the images of {name!r} by {self.encoder.name}"
+        return self._fill(bank, what, lambda start, stop: self._encode_range(source, start, stop))
 
     def _encode_range(self, source: ImageFileViews, start: int, stop: int) -> Iterator[Tensor]:
         size = max(1, self.encode_batch_size // source.settings.count)
@@ -242,7 +288,8 @@ class EncodedFewShot(FewShotDataModule):
         flat = [sentence for sentences in by_class for sentence in sentences]
         key = BankKey("text", self.encoder.identity, "sentences as they are", 1, fingerprint_of(flat))
         bank = open_bank(self.bank_dir, f"{self.dataset_name}-text-{self.encoder.name}", key, len(flat))
-        rows = fill_bank(bank, lambda start, stop: self._encode_sentences(flat[start:stop]), *_ranks(), self._report)
+        what = f"the sentences by {self.encoder.name}"
+        rows = self._fill(bank, what, lambda start, stop: self._encode_sentences(flat[start:stop]))
         units = clean_features(rows[:, 0], "the text features", "scale")
         means = torch.stack([part.mean(dim=0) for part in units.split([len(one) for one in by_class])])
         return clean_features(means, "the mean text features", "scale")
@@ -260,9 +307,18 @@ class EncodedFewShot(FewShotDataModule):
 
 
 def _file_item(file: Path, root: Path) -> str:
-    """Name a file in a fingerprint: its path below the root and its size, which a copy to elsewhere keeps."""
+    """Name a file in a fingerprint by what a copy to elsewhere keeps: path below the root, size, and content.
+
+    Of a large file the two ends stand for the content: those of compressed images differ where the images do.
+    """
     try:
-        return f"{file.relative_to(root).as_posix()} {file.stat().st_size}"
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            content = stream.read(size if size <= WHOLE_BYTES else END_BYTES)
+            if size > WHOLE_BYTES:
+                stream.seek(-END_BYTES, os.SEEK_END)
+                content += stream.read()
+        return f"{file.relative_to(root).as_posix()} {size} {hashlib.sha256(content).hexdigest()}"
     except OSError as error:
         raise UserError(f"the image {file} cannot be read: {error.strerror}") from error
 

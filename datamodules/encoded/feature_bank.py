@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class BankKey:
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """A folder of shards of the features of `count` items under one key.
+    """A folder of shards of the features of `count` items under one key; to look at it writes nothing.
 
     Raises:
         UserError: the folder holds a bank of another key or size; says what differs.
@@ -73,7 +74,10 @@ class FeatureBank:
     def __post_init__(self) -> None:
         if self._description.is_file():
             self._refuse_foreign(self._read_description())
-        else:
+
+    def begin(self) -> None:
+        """Write what the bank is of, where that is not there yet."""
+        if not self._description.is_file():
             write_json(self._description, self._content)
 
     @property
@@ -92,6 +96,21 @@ class FeatureBank:
     def missing(self) -> list[int]:
         """Shards that are not there yet."""
         return [shard for shard in self.shards if not self.path(shard).is_file()]
+
+    def size_of(self, shards: Iterable[int]) -> int:
+        """Items in some of the shards."""
+        return sum(stop - start for start, stop in map(self.bounds, shards))
+
+    def refuse_foreign_shards(self) -> None:
+        """Look at the heads of the shards that are there, so that no time is spent on more where one does not belong.
+
+        Raises:
+            UserError: a shard is damaged, or belongs to another bank.
+        """
+        for shard in self.shards:
+            if self.path(shard).is_file():
+                with self._opened(shard):
+                    pass
 
     def write(self, shard: int, features: Tensor) -> None:
         """Write a shard, whole: features (n, V, D) of its items.
@@ -119,16 +138,20 @@ class FeatureBank:
         return torch.cat([self._read_shard(shard) for shard in self.shards])
 
     def _read_shard(self, shard: int) -> Tensor:
+        with self._opened(shard) as file:
+            features: Tensor = file.get_tensor("features")
+        return features
+
+    @contextmanager
+    def _opened(self, shard: int) -> Iterator[safetensors.safe_open]:
         path = self.path(shard)
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                metadata, features = file.metadata(), file.get_tensor("features")
+                if file.metadata() != self._metadata(shard):
+                    raise UserError(f"{path} belongs to another feature bank; delete it, and it is made anew")
+                yield file
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
-        if metadata != self._metadata(shard):
-            raise UserError(f"{path} belongs to another feature bank; delete it, and it is made anew")
-        tensor: Tensor = features
-        return tensor
 
     @property
     def _description(self) -> Path:
@@ -195,7 +218,7 @@ def fill_bank(
         encode: yields the features (b, V, D) of the items start .. stop - 1, in order, batch by batch.
         rank: this process, which makes every world_size-th shard.
         world_size: number of processes that fill the bank.
-        report: told (items done, items in all) as they come.
+        report: told (items done, items in all) as they come, of this process's share.
         patience_s: how long to wait for another process's next shard.
 
     Returns:
@@ -204,27 +227,22 @@ def fill_bank(
     Raises:
         UserError: another process makes no shard for too long, or a shard cannot be read.
     """
-    _check_width(bank)
-    done = bank.count - sum(stop - start for start, stop in map(bank.bounds, bank.missing()))
-    for shard in bank.missing():
-        if shard % world_size != rank:
-            continue
+    bank.begin()
+    bank.refuse_foreign_shards()
+    own, missing = bank.shards[rank::world_size], bank.missing()
+    lacking = [shard for shard in own if shard in set(missing)]
+    total = bank.size_of(own)
+    done = total - bank.size_of(lacking)
+    for shard in lacking:
         rows = []
         for features in encode(*bank.bounds(shard)):
             rows.append(features)
             done += len(features)
             if report is not None:
-                report(min(done, bank.count), bank.count)
+                report(done, total)
         bank.write(shard, torch.cat(rows))
     _wait(bank, patience_s)
     return bank.read()
-
-
-def _check_width(bank: FeatureBank) -> None:
-    """Read the shards that are there before any time is spent on more: a foreign one is told at once."""
-    for shard in bank.shards:
-        if bank.path(shard).is_file():
-            bank._read_shard(shard)
 
 
 def _wait(bank: FeatureBank, patience_s: float) -> None:

@@ -7,6 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -205,14 +206,19 @@ class FewShotDataModule(FeatureDataModule):
 
     @abstractmethod
     def load_text(self) -> Tensor | None:
-        """Text features (C, D), or None where there are none."""
+        """Text features (C, D), or None where there are none; they depend on no draw."""
+
+    @cached_property
+    def class_text(self) -> Tensor | None:
+        """Text features (C, D), or None where there are none; made at the first use, and one tensor for all draws."""
+        return self.load_text()
 
     def load_unlabelled(self) -> Tensor | None:
         """Unlabelled features (M, D) beside the test's; None where there are none."""
         return None
 
     def redrawn(self, seed: int, split_seed: int, split_file: str | Path | None = None) -> Self:
-        """Return the same data with another draw; what was read of files, and equal test parts, serve both.
+        """Return the same data with another draw; what was read of files, text, and equal test parts serve both.
 
         Args:
             seed: the run's seed.
@@ -276,7 +282,7 @@ class FewShotDataModule(FeatureDataModule):
         splits = {"train": "train", "validation": "val", "test": "test"}
         sets = {splits[part]: self._take(rows, splits[part]) for part, rows in self.splits.parts.items() if len(rows)}
         return FeatureData(
-            sets, self.pools.class_names, self.load_text(), self.load_unlabelled(), self.pools.seen_classes
+            sets, self.pools.class_names, self.class_text, self.load_unlabelled(), self.pools.seen_classes
         )
 
     def pool_positions(self, split: str) -> tuple[str, Tensor]:

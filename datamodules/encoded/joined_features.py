@@ -5,14 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from datamodules.encoded.encoded_images import EncodedFewShot
 from datamodules.encoded.feature_sets import FeatureData, FeatureDataModule, FeatureSet
-from datamodules.jittor import Jittor, TestFolder
 from records.errors import UserError
+
+
+@runtime_checkable
+class HasTestFolders(Protocol):
+    """Data with folders of images that have no labels, which answers are written for."""
+
+    def test_folder(self, folder: str) -> list[Path]:
+        """List the images of a test folder."""
+
+    def test_folder_features(self, folder: str) -> tuple[list[str], Tensor]:
+        """Encode a test folder: file names, and features float32 (N, D)."""
 
 
 class JoinedFeatures(FeatureDataModule):
@@ -71,25 +82,28 @@ class JoinedFeatures(FeatureDataModule):
         """Images of a split as the first encoder sees them: uint8 (n, 3, S, S)."""
         return self.first.pictures(split, positions)
 
-    def test_folder_features(self, folder: TestFolder) -> tuple[list[str], Tensor]:
+    def test_folder_features(self, folder: str) -> tuple[list[str], Tensor]:
         """Encode a test folder by each encoder: file names, and features float32 (N, D1 + D2 + ...).
 
         Raises:
             UserError: these data have no test folders, or this one is missing.
         """
-        encoded = [_contest(part).test_folder_features(folder) for part in self.parts.values()]
+        encoded = [_with_test_folders(part).test_folder_features(folder) for part in self.parts.values()]
         return encoded[0][0], torch.cat([features for _, features in encoded], dim=-1)
 
-    def test_folder(self, folder: TestFolder) -> list[Path]:
+    def test_folder(self, folder: str) -> list[Path]:
         """List the images of a test folder.
 
         Raises:
             UserError: these data have no test folders, or this one is missing.
         """
-        return _contest(self.first).test_folder(folder)
+        return _with_test_folders(self.first).test_folder(folder)
 
 
-def _contest(part: EncodedFewShot) -> Jittor:
-    if not isinstance(part, Jittor):
-        raise UserError("only data=jittor has test folders without labels, which answers are written for")
+def _with_test_folders(part: EncodedFewShot) -> HasTestFolders:
+    if not isinstance(part, HasTestFolders):
+        raise UserError(
+            f"the data set {part.dataset_name} has no test folders without labels, which answers are written for; "
+            "data=jittor has"
+        )
     return part

@@ -3,13 +3,14 @@
 Weights come by name and tag (`weights`), from the hub or the mirror that HF_ENDPOINT names, or from a local file whose
 tensors may be called in one of these ways (`lit_modules/backbones/weights_file.py` strips wrappers' prefixes):
 
-    open_clip, and OpenAI's own files (as safetensors)      here
+    open_clip, and OpenAI's own files (TorchScript)         here
     visual.NAME                                             visual.NAME
     text.NAME                                               text.NAME
     transformer.NAME, token_embedding.weight,               text.transformer.NAME, text.token_embedding.weight,
     positional_embedding, ln_final.NAME, text_projection    text.positional_embedding, ...
     logit_scale, logit_bias                                 left out: no feature depends on them
     input_resolution, context_length, vocab_size            left out; they mark a file of OpenAI's
+    attn_mask, at any depth                                 left out: a constant, which TorchScript writes too
 
 All available models:
     python -c "from lit_modules.backbones import open_clip_networks as clip; [print(one) for one in clip.available()]"
@@ -47,6 +48,7 @@ HUB_FILENAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TEXT_NAMES = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
 OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 WITHOUT_FEATURE = ("logit_scale", "logit_bias", *OPENAI_MARKS)
+ATTENTION_MASK = "attn_mask"
 QUICK_GELU_SUFFIX = "-quickgelu"
 
 
@@ -311,9 +313,13 @@ def _check_activation(state: StateDict, path: Path, quick: bool) -> None:
         )
 
 
+def _is_left_out(name: str) -> bool:
+    return name in WITHOUT_FEATURE or name.rpartition(".")[2] == ATTENTION_MASK
+
+
 def _converter(open_clip: Any) -> Callable[[StateDict, nn.Module], Mapping[str, Tensor]]:
     def convert(state: StateDict, network: nn.Module) -> Mapping[str, Tensor]:
-        named = {_name_here(name): tensor for name, tensor in state.items() if name not in WITHOUT_FEATURE}
+        named = {_name_here(name): tensor for name, tensor in state.items() if not _is_left_out(name)}
         from open_clip.model import resize_pos_embed
 
         resize_pos_embed(named, _AsClip(network))

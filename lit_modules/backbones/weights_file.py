@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_modules.backbones.pretrained import PretrainedRecord, Requested
+from lit_modules.backbones.torchscript_file import is_torchscript, read_torchscript
 from records.checkpoint_checksum import verify_checkpoint
 from records.errors import UserError
 from records.notices import RunWarning
@@ -54,12 +54,12 @@ class LoadReport:
 
 
 def read_state_dict(path: Path, key: str = KEY) -> StateDict:
-    """Read the tensors of a .safetensors file or a PyTorch checkpoint to the CPU, nested containers opened.
+    """Read the tensors of a .safetensors file, a PyTorch checkpoint or a TorchScript archive to the CPU.
 
-    `key` is the setting that names the file, for the errors.
+    Nested containers are opened; no program of a file is run. `key` is the setting that names the file, for the errors.
 
     Raises:
-        UserError: no such file; a TorchScript archive; a checkpoint of ours that does not fit the checksum it carries;
+        UserError: no such file; a checkpoint of ours that does not fit the checksum it carries;
             Python objects beyond tensors; no tensors by name.
     """
     if not path.is_file():
@@ -69,7 +69,8 @@ def read_state_dict(path: Path, key: str = KEY) -> StateDict:
             return safetensors.torch.load_file(path, device="cpu")
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"{key}={path}: not a readable safetensors file: {error}") from error
-    _refuse_torchscript(path, key)
+    if is_torchscript(path):
+        return read_torchscript(path, key)
     verify_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,19 +120,6 @@ def load_state_dict(
             stacklevel=2,
         )
     return report
-
-
-def _refuse_torchscript(path: Path, key: str) -> None:
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise UserError(
-            f"{key}={path}: a TorchScript archive, which holds a program and not only weights. "
-            "Turn it into weights where you trust it: "
-            "safetensors.torch.save_file(torch.jit.load(FILE, 'cpu').state_dict(), 'weights.safetensors')"
-        )
 
 
 def _open_containers(content: Any, path: Path, key: str) -> StateDict:

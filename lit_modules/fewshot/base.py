@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.fewshot.head import FewShotHead, State
 from lit_modules.fewshot.problem import problem_of, protocol_of
-from lit_modules.metrics.per_class import ClassRecognition
+from lit_modules.metrics.per_class import ClassRecognition, RecognitionResult
 from lit_modules.optimization import Optimization
 from lit_modules.precision import full_precision
-from lit_modules.recognition import RecognitionModule
+from lit_modules.recognition import RecognitionModule, judge
 from records.errors import UserError
 
 STATE_KEY = "few_shot_head"
@@ -38,6 +38,8 @@ class FewShotModule(RecognitionModule):
     Raises:
         UserError: the data have several labels per image.
     """
+
+    fits_at_once: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -114,3 +116,29 @@ class FewShotModule(RecognitionModule):
 
     def _fit(self, data: Any) -> None:
         problem_of(data, self.classifier, self.labels.num_classes).fit(self.classifier, self.device)
+
+
+def recognise(
+    head: FewShotHead,
+    features: Tensor,
+    labels: Tensor,
+    metric: ClassRecognition,
+    batch_size: int,
+    seen_classes: Tensor | None = None,
+) -> RecognitionResult:
+    """Judge a fitted head on whole arrays, as a run of `FewShotModule` judges it batch by batch.
+
+    Args:
+        head: fitted.
+        features: (N, D).
+        labels: (N,).
+        metric: empty; it is emptied again.
+        batch_size: features that are looked at together.
+        seen_classes: see `lit_modules.recognition.judge`.
+    """
+    device = next(iter(head.state.values())).device
+    for rows in torch.arange(len(labels)).split(batch_size):
+        seen = features[rows].float().to(device)
+        with full_precision(seen):
+            metric.update(head.predict(seen).cpu(), labels[rows], rows)
+    return judge(metric, seen_classes)

@@ -1,4 +1,4 @@
-"""A cascade of few-shot heads: each stage judges its classes and keeps an image or sends it on.
+"""A cascade of few-shot heads: each stage judges its classes and keeps an image or sends it on. Transductive.
 
 Made for open domains, where a transductive zero-shot stage over all classes answers images of unseen ones, a few-shot
 stage over the seen classes the rest, and an expert those of one group. The graph is configuration

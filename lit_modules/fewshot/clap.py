@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, class_counts, epoch_order, rows_of
 from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, positive, text_logits
+from records.console import told
 
 Constraint = Literal["l2", "l2-corrected", "l2-constant", "l2-balanced", "none"]
 MOMENTUM = 0.9
@@ -109,7 +110,7 @@ class CLAP(FewShotHead):
         multipliers = constraint_weights(zero_shot, support.labels, self.constraint)
         weight = text.clone().requires_grad_()
         optimizer = torch.optim.SGD([weight], lr=WARM_UP_LR, momentum=MOMENTUM)
-        for epoch in range(self.epochs):
+        for epoch in told("fitting CLAP, epochs", range(self.epochs)):
             optimizer.param_groups[0]["lr"] = self.learning_rate(epoch)
             order = epoch_order(self.seed, epoch, self.epochs, support.labels)
             for rows in order.split(self.batch_size, dim=-1):

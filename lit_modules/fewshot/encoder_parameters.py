@@ -26,7 +26,7 @@ class EncoderSize:
 def parameter_report(
     graph: Graph, encoders: Mapping[str, EncoderSize], uses_text: Mapping[str, bool], heads: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return `loaded` (each encoder once, and all heads), `used` (the sum over the stages), and `STAGE` for each stage.
+    """Return `loaded` (each encoder once, and all heads), `used` (the sum over the stages), and `in STAGE` of each.
 
     A stage uses the image towers of its encoders, the text towers where its head uses text, and its heads.
 

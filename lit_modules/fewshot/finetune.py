@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.blending.batch import Blending
-from lit_modules.precision import precise_linear
+from lit_modules.precision import PreciseLinear
 from lit_modules.recognition import RecognitionModule
 from records.errors import UserError
 from records.notices import RunWarning
@@ -66,7 +66,7 @@ class FineTune(RecognitionModule):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"task.label_smoothing is {label_smoothing}; it must lie in [0, 1)")
         self.label_smoothing = label_smoothing
-        self.classifier = nn.Linear(self.backbone.num_features, self.labels.num_classes)
+        self.classifier = PreciseLinear(self.backbone.num_features, self.labels.num_classes)
         nn.init.trunc_normal_(self.classifier.weight, std=init_std)
         nn.init.zeros_(self.classifier.bias)
         self._adapted = _batch_norms(self.backbone, adapt_statistics)
@@ -78,7 +78,7 @@ class FineTune(RecognitionModule):
 
     def head(self, features: Tensor) -> Outputs:
         """Return `features` (B, D) and `logits` (B, C), in float32 at least."""
-        return {"features": features, "logits": precise_linear(features, self.classifier)}
+        return {"features": features, "logits": self.classifier(features)}
 
     def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy with smoothed labels."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode
 from lit_modules.fewshot.head import LOGIT_SCALE, FewShotHead, State, count, positive, text_logits
+from records.console import told
 from records.errors import UserError
 
 Prior = Literal["uniform", "clip"]
@@ -155,7 +156,7 @@ class InMaP(FewShotHead):
         norm = torch.full_like(rate, torch.inf)
         first_norm, steps = norm, torch.zeros_like(norm)
         moves = torch.ones_like(norm, dtype=torch.bool)
-        for step in range(1, self.iterations + 1):
+        for step in told("fitting InMaP, which may stop earlier, steps", range(1, self.iterations + 1)):
             gradient = proxy_gradient(features, proxies, target, self.tau_image, memory)
             grown = torch.linalg.matrix_norm(gradient)
             rate = torch.where(grown > norm, rate / 2, rate)

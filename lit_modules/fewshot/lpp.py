@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_modules.fewshot.episode import Episode, Labelled, accuracy, class_counts, class_sums
 from lit_modules.fewshot.head import FewShotHead, State, count, warn_of_no_validation
+from records.console import told
 
 MOMENTUM = 0.9
 ALPHA_EVERY = 10
@@ -147,7 +148,7 @@ class LPP(FewShotHead):
         best, best_accuracy = probe, torch.zeros(step.shape, dtype=torch.float64, device=step.device)
         reached = best_accuracy
         summed = velocity.alpha
-        for epoch in range(1, self.epochs + 1):
+        for epoch in told("fitting LP++, epochs", range(1, self.epochs + 1)):
             gradient = gradients(probe, support, on_text)
             velocity = Probe(
                 MOMENTUM * velocity.weight + gradient.weight, MOMENTUM * velocity.bias + gradient.bias, velocity.alpha

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_modules.fewshot.head import FewShotHead
+from lit_modules.fewshot.head import FewShotHead, State
 from records.notices import RunWarning
 
 TEST_LEAK = (
@@ -129,6 +129,38 @@ def chunks(problems: Sequence[Problem], limit_bytes: float) -> list[list[int]]:
         else:
             found.append([place])
     return found
+
+
+def plan_stacks(problems: Sequence[Problem], heads: Sequence[str], limit_bytes: float) -> list[dict[int, list[int]]]:
+    """Decide which problems are solved together, and which need not be, being the same as an earlier one.
+
+    Args:
+        problems: any.
+        heads: what head each is for, in words that tell heads apart.
+        limit_bytes: see `chunks`.
+
+    Returns:
+        For each stack, the position of each problem in it to all positions that its solution serves, its own first.
+    """
+    served: dict[int, list[int]] = {}
+    for place, own in enumerate(same_as(problems, heads)):
+        served.setdefault(own, []).append(place)
+    distinct = list(served)
+    found = chunks([problems[place] for place in distinct], limit_bytes)
+    return [{distinct[number]: served[distinct[number]] for number in numbers} for numbers in found]
+
+
+def solutions(head: FewShotHead, problems: Sequence[Problem], device: torch.device | str) -> list[State]:
+    """Fit a head on problems of equal shape, several as one stack, and return the state for each.
+
+    Raises:
+        UserError: see `FewShotHead.fit`.
+    """
+    if len(problems) == 1:
+        problems[0].fit(head, device)
+        return [head.state]
+    stacked(problems).fit(head, device)
+    return [head.state_of(place) for place in range(len(problems))]
 
 
 def same_as(problems: Sequence[Problem], heads: Sequence[str]) -> list[int]:

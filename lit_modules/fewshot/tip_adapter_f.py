@@ -17,6 +17,7 @@ from torch import Tensor
 from lit_modules.fewshot.episode import Episode, Labelled, accuracy, epoch_order, rows_of
 from lit_modules.fewshot.head import State, count, one_number, positive, warn_of_no_validation
 from lit_modules.fewshot.tip_adapter import TipAdapter, cache_logits
+from records.console import told
 
 Selection = Literal["validation", "last", "test_leak"]
 ADAM_EPSILON = 1e-4
@@ -78,10 +79,12 @@ class TipAdapterF(TipAdapter):
         watch = episode.validation if self.selection != "last" else None
         if watch is None and self.selection != "last":
             warn_of_no_validation("the last epoch")
-        for epoch in range(self.epochs):
+        watched_base = None if watch is None else self._text_base(watch.features, episode)
+        for epoch in told("fitting Tip-Adapter-F, epochs", range(self.epochs)):
             self._train_epoch(keys, support.labels, episode, epoch, optimizer, schedule)
-            if watch is not None:
-                reached = accuracy(self._logits(watch.features, keys.detach(), episode), watch.labels)
+            if watch is not None and watched_base is not None:
+                logits = self._logits(watch.features, keys.detach(), episode, watched_base)
+                reached = accuracy(logits, watch.labels)
                 better = reached > best
                 best = torch.where(better, reached, best)
                 best_keys = torch.where(better[..., None, None], keys.detach(), best_keys)
@@ -104,7 +107,8 @@ class TipAdapterF(TipAdapter):
         for rows in order.split(self.batch_size, dim=-1):
             batch = rows_of(Labelled(features, labels), rows)
             with torch.enable_grad():
-                logits = self._logits(batch.features, keys, episode)
+                base = self._text_base(batch.features, episode)
+                logits = self._logits(batch.features, keys, episode, base)
                 # problems are independent: the mean over images of each, summed over problems
                 total = F.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), reduction="sum")
                 loss = total / rows.shape[-1]
@@ -113,12 +117,18 @@ class TipAdapterF(TipAdapter):
             optimizer.step()
             schedule.step()
 
-    def _logits(self, features: Tensor, keys: Tensor, episode: Episode) -> Tensor:
-        """Return the logits (..., N, C) with the settings `alpha` and `beta`, for training and for the epoch."""
+    def _logits(self, features: Tensor, keys: Tensor, episode: Episode, base: Tensor) -> Tensor:
+        """Return the logits (..., N, C) with the settings `alpha` and `beta`, for training and for the epoch.
+
+        `base` (..., N, C): the text's logits of the same features, which do not change while the keys are trained.
+        """
         assert episode.labels is not None
         beta = one_number(self.beta, keys)
         cache = cache_logits(features @ keys.mT, episode.labels, episode.num_classes, beta)
+        return base + self.alpha * cache
+
+    def _text_base(self, features: Tensor, episode: Episode) -> Tensor:
         state = {"num_classes": torch.tensor(episode.num_classes)}
         if episode.text is not None:
             state["text"] = episode.text
-        return self._base(features, state) + self.alpha * cache
+        return self._base(features, state)

@@ -1,14 +1,16 @@
-"""TransCLIP: a Gaussian mixture over the images that are judged, held to CLIP's predictions and their neighbours'.
+"""TransCLIP: a Gaussian mixture over the judged images, held to CLIP's and their neighbours' predictions. Transductive.
 
 Loss: -Σ z log p(f | μ, σ) - Σ w_ij z_i·z_j + λ Σ KL(z ‖ softmax(100 f·t)), in turn over z, μ, σ
 
 Zanella, Gerin and Ben Ayed, "Boosting Vision-Language Models with Transduction", NeurIPS 2024, equations 1 to 9.
-Written from the paper. Transductive.
+Written from the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -26,6 +28,7 @@ from lit_modules.fewshot.head import (
     text_logits,
     warn_of_no_validation,
 )
+from records.console import told
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
 BLOCK = 2048
@@ -106,6 +109,22 @@ def mixture(features: Tensor, assignment: Tensor, support: Labelled | None, gamm
     return means, (spread / mass.sum(dim=-1, keepdim=True)).clamp(min=torch.finfo(weight.dtype).eps)
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of N images before any mixture: what no update and no gamma changes.
+
+    Attributes:
+        features: (..., N, D).
+        prediction: lambda times the logarithms of CLIP's probabilities (..., N, C).
+        weights, places: (..., N, k), affinities and numbers of their neighbours among the images of the fit.
+    """
+
+    features: Tensor
+    prediction: Tensor
+    weights: Tensor
+    places: Tensor
+
+
 class TransCLIP(FewShotHead):
     """Zero-shot, or few-shot where the data give support images.
 
@@ -156,51 +175,65 @@ class TransCLIP(FewShotHead):
 
     def solve(self, episode: Episode) -> State:
         """Fit the mixture, once for each gamma that is tried."""
-        assert episode.unlabelled is not None
         support = None if episode.labels is None else episode.support
-        cosines, places = nearest(episode.unlabelled, episode.unlabelled, self.neighbours, own=True)
-        graph = (cosines.clamp(min=0), places)
-        if support is None or episode.validation is None or not self.gammas:
-            if support is not None and self.gammas:
-                warn_of_no_validation(f"task.gamma={self.gamma}")
-            return self._fit_mixture(episode, support, graph, one_number(self.gamma, episode.unlabelled))
+        judged, first, state = self._before_updates(episode)
+        watch = None if support is None or not self.gammas else episode.validation
+        if watch is None and support is not None and self.gammas:
+            warn_of_no_validation(f"task.gamma={self.gamma}")
+        gammas = [one_number(value, judged.features) for value in ([self.gamma] if watch is None else self.gammas)]
+        rounds = told("fitting TransCLIP, updates", range(self.iterations * len(gammas)))
+        fitted = ({**state, **self._fit_mixture(judged, first, support, gamma, rounds)} for gamma in gammas)
+        return next(fitted) if watch is None else self._first_best(fitted, watch, state)
+
+    def _before_updates(self, episode: Episode) -> tuple[Evidence, Tensor, State]:
+        """Return what is known of the judged images, their first assignment, and the state that is given."""
+        assert episode.unlabelled is not None
+        assert episode.text is not None
+        images = episode.unlabelled
+        weight = self.text_weight if self.text_weight is not None else (1.0 if episode.labels is None else 0.5)
+        state = {"images": images, "text": episode.text, "text_weight": one_number(weight, images)}
+        logits = text_logits(images, episode.text, self.scale)
+        neighbours = nearest(images, images, self.neighbours, own=True)
+        return _evidence(images, logits, state, neighbours), logits.softmax(dim=-1), state
+
+    def _first_best(self, fitted: Iterator[State], watch: Labelled, state: State) -> State:
+        """Return the first of the fitted states that is best on validation images."""
+        watched = self._evidence_of(watch.features, state)
         best: State = {}
-        for gamma in self.gammas:
-            state = self._fit_mixture(episode, support, graph, one_number(gamma, episode.unlabelled))
-            reached = accuracy(self.scores(episode.validation.features, state), episode.validation.labels)
-            state["validation_accuracy"] = reached
+        for found in fitted:
+            found["validation_accuracy"] = reached = accuracy(self._log_assignment(watched, found), watch.labels)
             better = reached > best["validation_accuracy"] if best else torch.ones_like(reached, dtype=torch.bool)
-            best = {name: _where(better, tensor, best[name]) if best else tensor for name, tensor in state.items()}
+            best = {name: _where(better, tensor, best[name]) if best else tensor for name, tensor in found.items()}
         return best
 
     def scores(self, features: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return the logarithms of the assignment, up to a constant for each image."""
-        cosines, places = self._neighbours_of(features, state["images"])
-        votes = neighbour_votes(cosines.clamp(min=0), places, state["assignment"])
-        return self._evidence(features, state, state["means"], state["variance"]) + votes
+        return self._log_assignment(self._evidence_of(features, state), state)
 
     def _fit_mixture(
-        self, episode: Episode, support: Labelled | None, graph: tuple[Tensor, Tensor], gamma: Tensor
+        self, judged: Evidence, assignment: Tensor, support: Labelled | None, gamma: Tensor, rounds: Iterator[int]
     ) -> State:
-        assert episode.unlabelled is not None
-        assert episode.text is not None
-        images, text = episode.unlabelled, episode.text
-        weight = self.text_weight if self.text_weight is not None else (1.0 if support is None else 0.5)
-        state = {"images": images, "text": text, "text_weight": one_number(weight, images), "gamma": gamma}
-        assignment = text_logits(images, text, self.scale).softmax(dim=-1)
+        images = judged.features
         means = self._first_means(images, assignment, support)
         variance = torch.full_like(images[..., 0, :], 1 / images.shape[-1])
-        for _ in range(self.iterations):
-            evidence = self._evidence(images, state, means, variance)
+        for _ in islice(rounds, self.iterations):
+            evidence = self._by_mixture(judged, means, variance)
             for _ in range(self.inner_iterations):
-                assignment = (evidence + neighbour_votes(*graph, assignment)).softmax(dim=-1)
+                votes = neighbour_votes(judged.weights, judged.places, assignment)
+                assignment = (evidence + votes).softmax(dim=-1)
             means, variance = mixture(images, assignment, support, gamma)
-        return {**state, "assignment": assignment, "means": means, "variance": variance}
+        return {"gamma": gamma, "assignment": assignment, "means": means, "variance": variance}
 
-    def _evidence(self, features: Tensor, state: Mapping[str, Tensor], means: Tensor, variance: Tensor) -> Tensor:
-        prediction = text_logits(features, state["text"], self.scale).log_softmax(dim=-1)
-        weight = state["text_weight"][..., None, None].to(prediction.dtype)
-        return weight * prediction + log_likelihood(features, means, variance) / self.temperature
+    def _log_assignment(self, judged: Evidence, state: Mapping[str, Tensor]) -> Tensor:
+        votes = neighbour_votes(judged.weights, judged.places, state["assignment"])
+        return self._by_mixture(judged, state["means"], state["variance"]) + votes
+
+    def _by_mixture(self, judged: Evidence, means: Tensor, variance: Tensor) -> Tensor:
+        return judged.prediction + log_likelihood(judged.features, means, variance) / self.temperature
+
+    def _evidence_of(self, features: Tensor, state: Mapping[str, Tensor]) -> Evidence:
+        logits = text_logits(features, state["text"], self.scale)
+        return _evidence(features, logits, state, self._neighbours_of(features, state["images"]))
 
     def _first_means(self, images: Tensor, assignment: Tensor, support: Labelled | None) -> Tensor:
         """Return the mean of each class's support; of a class without any, of the images most surely of it."""
@@ -220,6 +253,14 @@ class TransCLIP(FewShotHead):
         itself = (nearest_rows == features).all(dim=-1, keepdim=True)
         kept = torch.where(itself, cosines[..., 1:], cosines[..., :-1])
         return kept, torch.where(itself, places[..., 1:], places[..., :-1])
+
+
+def _evidence(
+    features: Tensor, logits: Tensor, state: Mapping[str, Tensor], neighbours: tuple[Tensor, Tensor]
+) -> Evidence:
+    weight = state["text_weight"][..., None, None].to(logits.dtype)
+    cosines, places = neighbours
+    return Evidence(features, weight * logits.log_softmax(dim=-1), cosines.clamp(min=0), places)
 
 
 def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from lit_modules.base import Batch, LabelSpace, Outputs, TaskModule
 from lit_modules.metrics.accuracy import Accuracy
 from lit_modules.metrics.hamming import HammingRetrieval, RetrievalPart
 from lit_modules.optimization import Optimization
+from lit_modules.precision import PreciseLinear
 from lit_modules.precision import full_precision as full_precision
-from lit_modules.precision import precise_linear
 from records.notices import RunWarning
 from retrieval.codes import to_bits
 from retrieval.evaluation import RetrievalResult
@@ -45,7 +45,7 @@ class HashingModule(TaskModule):
         if bits < 1:
             raise ValueError(f"task.bits must be at least 1, not {bits}")
         self.bits = bits
-        self.hash_layer = nn.Linear(backbone.num_features, bits)
+        self.hash_layer = PreciseLinear(backbone.num_features, bits)
         if init_std is not None:
             nn.init.normal_(self.hash_layer.weight, std=init_std)
             nn.init.zeros_(self.hash_layer.bias)
@@ -55,7 +55,8 @@ class HashingModule(TaskModule):
 
     def hash_values(self, features: Tensor) -> Tensor:
         """Return the hash layer's output (B, bits), in float32: half precision makes exact zeros, and flips bits."""
-        return precise_linear(features, self.hash_layer)
+        values: Tensor = self.hash_layer(features)
+        return values
 
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K), the hash layer's output as it is; a method that bounds or classifies it says so."""

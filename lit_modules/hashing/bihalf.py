@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule, code_of, full_precision, precise_linear
+from lit_modules.hashing.base import HashingModule, code_of, full_precision
 from lit_modules.hashing.greedyhash import classification_loss
+from lit_modules.precision import PreciseLinear
 
 
 class _HalfAndHalf(torch.autograd.Function):
@@ -57,15 +58,15 @@ class BiHalf(HashingModule):
     def __init__(self, *, gamma: float = 1.0, classifier_bias: bool = True, **shared: Any) -> None:
         super().__init__(**shared)
         self.gamma = gamma
-        self.classifier = nn.Linear(self.bits, self.labels.num_classes, bias=classifier_bias)
+        self.classifier = PreciseLinear(self.bits, self.labels.num_classes, bias=classifier_bias)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K), and outside of training `logits` (B, C) of its signs."""
         h = self.hash_values(features)
-        return {"h": h} if self.training else {"h": h, "logits": precise_linear(code_of(h), self.classifier)}
+        return {"h": h} if self.training else {"h": h, "logits": self.classifier(code_of(h))}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the softmax cross-entropy of the half-and-half codes; gamma's term is in the gradient alone."""
         with full_precision(outputs["h"]):
-            logits = precise_linear(half_and_half(outputs["h"], self.gamma), self.classifier)
+            logits = self.classifier(half_and_half(outputs["h"], self.gamma))
             return {"loss": classification_loss(logits, batch["label"])}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule, precise_linear
+from lit_modules.hashing.base import HashingModule
 from lit_modules.hashing.greedyhash import classification_loss
+from lit_modules.precision import PreciseLinear
 
 
 class Classify(HashingModule):
@@ -24,12 +25,12 @@ class Classify(HashingModule):
 
     def __init__(self, *, classifier_bias: bool = True, **shared: Any) -> None:
         super().__init__(**shared)
-        self.classifier = nn.Linear(self.bits, self.labels.num_classes, bias=classifier_bias)
+        self.classifier = PreciseLinear(self.bits, self.labels.num_classes, bias=classifier_bias)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K), real, and `logits` (B, C) of it."""
         h = self.hash_values(features)
-        return {"h": h, "logits": precise_linear(h, self.classifier)}
+        return {"h": h, "logits": self.classifier(h)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the softmax cross-entropy."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import HashingModule, full_precision, precise_linear
+from lit_modules.hashing.base import HashingModule, full_precision
+from lit_modules.precision import PreciseLinear
 from retrieval.codes import to_bits
 
 
@@ -88,14 +89,14 @@ class GreedyHash(HashingModule):
         self.alpha = alpha
         self.power = power
         self.pre_sign = {"none": nn.Identity(), "tanh": nn.Tanh(), "bn": nn.BatchNorm1d(self.bits)}[pre_sign]
-        self.classifier = nn.Linear(self.bits, self.labels.num_classes, bias=classifier_bias)
+        self.classifier = PreciseLinear(self.bits, self.labels.num_classes, bias=classifier_bias)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `h` (B, K) in float32, its signs `code` (B, K), and `logits` (B, C) of the signs."""
         with full_precision(features):
             h = self.pre_sign(self.hash_values(features))
             code = sign_straight_through(h)
-            return {"h": h, "code": code, "logits": precise_linear(code, self.classifier)}
+            return {"h": h, "code": code, "logits": self.classifier(code)}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the paper's eq. 11 and its parts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -87,6 +87,8 @@ class PostHoc(FrozenFeatures):
         fit_samples: fit on this many training images, drawn at random; None for all.
         shared: arguments of `FrozenFeatures`.
     """
+
+    fits_at_once: ClassVar[bool] = True
 
     def __init__(self, *, seed: int = 0, fit_samples: int | None = None, **shared: Any) -> None:
         super().__init__(**shared)

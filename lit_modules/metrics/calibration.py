@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,15 @@ class Calibration:
             2015; 15 bins as in Guo et al., "On calibration of modern neural networks", ICML 2017.
         """
         return float(np.abs(self.correct - self.confidence_sums).sum() / self.counts.sum())
+
+
+def calibrated_together(parts: Sequence[Calibration]) -> Calibration:
+    """Return the calibration of the samples of several evaluations with the same bins, one at least, taken together."""
+    return Calibration(
+        counts=np.sum([one.counts for one in parts], axis=0),
+        correct=np.sum([one.correct for one in parts], axis=0),
+        confidence_sums=np.sum([one.confidence_sums for one in parts], axis=0),
+    )
 
 
 def bin_edges(bins: int) -> NDArray[np.float64]:

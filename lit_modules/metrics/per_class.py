@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_modules.metrics.calibration import Calibration, calibrate
+from lit_modules.metrics.calibration import Calibration, calibrate, calibrated_together
 from lit_modules.metrics.recognition import (
     FLOOR,
     bootstrap_intervals,
@@ -66,6 +66,35 @@ class RecognitionResult:
     def num_samples(self) -> int:
         """Number of different samples that were judged."""
         return int(self.confusion.sum())
+
+
+@dataclass(frozen=True)
+class PooledRecognition:
+    """Several evaluations of a classifier on the same classes as one: what their samples say together.
+
+    Attributes:
+        confusion, calibration, class_counts, groups: see `RecognitionResult`; counts and groups are those of the first.
+    """
+
+    confusion: NDArray[np.int64]
+    calibration: Calibration
+    class_counts: tuple[int, ...] | None
+    groups: dict[str, NDArray[np.bool_]]
+
+    @property
+    def recalls(self) -> NDArray[np.float64]:
+        """(C,) float64; NaN for a class without samples."""
+        return class_recalls(self.confusion)
+
+
+def pooled(parts: Sequence[RecognitionResult | PooledRecognition]) -> PooledRecognition:
+    """Take evaluations on the same classes together, one at least; a sample of several of them counts each time."""
+    return PooledRecognition(
+        np.sum([one.confusion for one in parts], axis=0),
+        calibrated_together([one.calibration for one in parts]),
+        parts[0].class_counts,
+        parts[0].groups,
+    )
 
 
 class _Sealed:

@@ -85,7 +85,7 @@ def reader(tmp_path_factory):
         run = folder / name
         run.mkdir(parents=True, exist_ok=True)
         config = composed(overrides.split())
-        config.paths.run_dir = str(run)
+        config.paths.run_dir, config.paths.data_dir = str(run), "data"
         OmegaConf.save(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run / "config.yaml")
         (run / "result.json").touch()
     (folder / "DIR" / "sweep.json").write_text('{"overrides": ["seed=0,1"]}')

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.utils import get_object
+
+from launch.check import check_overrides
+from launch.compose import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
@@ -89,6 +93,23 @@ def test_a_stale_page_is_filled(methods):
     assert "old" not in filled
     assert "| `csq` |" in filled
     assert generate.filled(filled, methods) == filled
+
+
+def test_transductive_methods_are_those_whose_class_says_so(methods):
+    told = {method.name for method in methods if method.what.endswith("Transductive.")}
+    assert told == {method.name for method in methods if is_transductive(method.name)}
+    assert told >= {"inmap", "transclip", "cascade"}
+
+
+def is_transductive(name):
+    task = compose_config([f"task={name}"]).task
+    heads = [task, *(stage.head for stage in (task.get("graph") or {}).values())]
+    return any(getattr(get_object(head._target_), "transductive", False) is True for head in heads)
+
+
+def test_whether_a_method_is_transductive_is_no_setting():
+    (problem,) = check_overrides(["task=transclip", "task.transductive=false"])
+    assert problem.key == "task.transductive"
 
 
 def test_a_nested_default_is_left_to_its_file(methods):

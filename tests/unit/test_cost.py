@@ -47,7 +47,16 @@ def test_operations_are_those_counted_by_hand(task: Any, images: int) -> None:
     assert of("") == by_hand
     parts = costs(task, of)
     assert sum(part.operations or 0 for part in parts) == by_hand
-    assert parts[-1].name == "outside of these"
+    told = {part.name: part.operations for part in parts}
+    assert told["hash_layer"] == 2 * task.backbone.num_features * BITS
+    assert told["classifier"] == 2 * BITS * 4
+    assert "outside of these" not in told
+
+
+def test_operations_of_no_part_are_told_as_such(task: Any) -> None:
+    of = count_operations(task, torch.zeros(2, 3, 16, 16))
+    parts = costs(task, lambda name: of(name) + (0 if name else 7))
+    assert (parts[-1].name, parts[-1].operations) == ("outside of these", 7)
 
 
 def sizes_of_convolutions(task: Any) -> dict[torch.nn.Module, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +60,34 @@ def openai_file(open_clip: Any, folder: Path) -> tuple[Path, Any]:
     return folder / "openai.safetensors", model
 
 
+def openai_archive(open_clip: Any, folder: Path) -> tuple[Path, Any]:
+    """Write the TorchScript form, in which OpenAI publishes its files."""
+    model = open_clip.create_model("tiny-clip", force_quick_gelu=True).eval()
+    archived = copy.deepcopy(model)
+    for mark, value in (("input_resolution", 32), ("context_length", 12), ("vocab_size", 9)):
+        if hasattr(archived, mark):
+            delattr(archived, mark)
+        archived.register_buffer(mark, torch.tensor(value))
+    torch.jit.script(archived).save(str(folder / "openai.pt"))
+    return folder / "openai.pt", model
+
+
 def as_openai(monkeypatch: pytest.MonkeyPatch, open_clip: Any) -> None:
     """Let the small architecture have weights tagged openai, trained with QuickGELU."""
     known = {"quick_gelu": True, "hf_hub": "nobody/nothing/"}
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: known if tag == "openai" else {})
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:.*TorchScript type system")
+@pytest.mark.parametrize("written", [openai_file, openai_archive])
 def test_openais_own_file_gives_open_clips_features(
-    tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Any, tiny_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_openai(monkeypatch, tiny_clip)
-    file, model = openai_file(tiny_clip, tmp_path)
-    backbone = build(weights="openai", weights_file=str(file))
+    file, model = written(tiny_clip, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        backbone = build(weights="openai", weights_file=str(file))
     encoder = FrozenEncoder(backbone)
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     mean, std = (torch.tensor(three).view(3, 1, 1) for three in (backbone.mean, backbone.std))
@@ -81,8 +99,10 @@ def test_openais_own_file_gives_open_clips_features(
     assert backbone.pretrained.used
 
 
-def test_openais_file_is_refused_for_plain_gelu(tiny_clip: Any, tmp_path: Path) -> None:
-    file, _ = openai_file(tiny_clip, tmp_path)
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:.*TorchScript type system")
+@pytest.mark.parametrize("written", [openai_file, openai_archive])
+def test_openais_file_is_refused_for_plain_gelu(written: Any, tiny_clip: Any, tmp_path: Path) -> None:
+    file, _ = written(tiny_clip, tmp_path)
     with pytest.raises(UserError, match=r"need QuickGELU.*set model\.weights=openai"):
         build(weights_file=str(file))
 

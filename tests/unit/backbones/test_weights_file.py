@@ -100,14 +100,6 @@ def test_the_report_lists_every_tensor_once(donor):
     assert sorted((*report.matched, *report.missing)) == sorted(donor.network.state_dict())
 
 
-def test_torchscript_archives_are_refused_with_the_way_round(tmp_path):
-    path = tmp_path / "scripted.pt"
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.rand(1, 2)), str(path))
-    with pytest.raises(UserError, match=r"TorchScript archive.*torch\.jit\.load") as caught:
-        build_backbone("own", "tiny", False, weights_file=str(path))
-    assert "model.weights_file=" in str(caught.value)
-
-
 def test_files_that_would_run_code_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": {}, "saved": datetime.date(2020, 1, 1)}, path)

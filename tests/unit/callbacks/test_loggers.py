@@ -104,7 +104,7 @@ def test_environment_decides(monkeypatch, wanted, mode):
 
 
 def test_unknown_choices(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="choices: true, false, auto"):
+    with pytest.raises(UserError, match=r"logger\.wandb\.offline='maybe'; choices: true, false, auto"):
         wandb_logger(str(tmp_path), "p", offline="maybe")
     monkeypatch.setenv("WANDB_MODE", "sideways")
     with pytest.raises(UserError, match="WANDB_MODE='sideways'"):
@@ -241,3 +241,11 @@ def test_real_offline_run(tmp_path):
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     assert list(folder.glob("*.wandb"))
     assert folder.name.endswith((tmp_path / "wandb" / "run_id.txt").read_text().strip())
+
+
+def test_tags_of_the_environment_come_behind_those_of_the_configuration(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_TAGS", "bits=16,,seed0")
+    logger = wandb_logger(str(tmp_path), "p", tags=["seed0"], offline=True)
+    assert logger._wandb_init["tags"] == ["seed0", "bits=16"]
+    monkeypatch.delenv("WANDB_TAGS")
+    assert wandb_logger(str(tmp_path), "p", offline=True)._wandb_init["tags"] == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from PIL import Image
 
 from datamodules.coop_splits import FewShotImages, read_aircraft, read_coop_json, read_csv, read_imagenet
+from datamodules.encoded.encoded_images import _file_item
 from datamodules.encoded.few_shot import POOLS
+from datamodules.encoded.joined_features import JoinedFeatures
 from datamodules.jittor import Jittor, read_classes
 from records.errors import UserError
 from records.notices import RunWarning
@@ -95,6 +98,67 @@ def test_a_changed_file_is_encoded_anew_and_a_named_bank_refused(folders: Path) 
     assert encoder.images == 12
     with pytest.raises(UserError, match="was made for something else: it differs in data"):
         few_shot(folders, Encoder(), bank=folders.parent / "mine")
+
+
+@pytest.mark.parametrize(("size", "place"), [(300, 150), (40_000, 10), (40_000, 39_990)])
+def test_a_file_is_another_one_where_its_content_differs_and_not_its_size(
+    tmp_path: Path, size: int, place: int
+) -> None:
+    file = tmp_path / "image.jpg"
+    content = bytearray(np.random.default_rng(0).bytes(size))
+    file.write_bytes(content)
+    before = _file_item(file, tmp_path)
+    shutil.copy(file, tmp_path / "copy.jpg")
+    assert _file_item(tmp_path / "copy.jpg", tmp_path) == before.replace("image.jpg", "copy.jpg")
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert _file_item(file, tmp_path) != before
+
+
+def test_every_bank_tells_of_its_own_progress_by_name(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    @contextmanager
+    def recorded(what: str, is_shown: bool) -> Iterator[Any]:
+        assert is_shown
+        yield lambda *done: told.setdefault(what, []).append(done)
+
+    monkeypatch.setattr("datamodules.encoded.encoded_images.progress", recorded)
+    few_shot(folders, Encoder())
+    ends = {what: done[-1] for what, done in told.items()}
+    assert ends == {
+        "encoding the images of 'train' by toy": (12, 12),
+        "encoding the images of 'val' by toy": (6, 6),
+        "encoding the images of 'test' by toy": (8, 8),
+        "encoding the sentences by toy": (2, 2),
+    }
+
+
+class WithTestFolders(FewShotImages):
+    """Data of another family than the contest's that answers are written for, too."""
+
+    def test_folder(self, folder: str) -> list[Path]:
+        return sorted((self.root / folder / "cat").iterdir())
+
+    def test_folder_features(self, folder: str) -> tuple[list[str], torch.Tensor]:
+        files = self.test_folder(folder)
+        return [file.name for file in files], self.features_of(folder, files)
+
+
+def test_any_data_with_test_folders_can_be_joined(folders: Path) -> None:
+    def joined(kind: type[FewShotImages]) -> JoinedFeatures:
+        settings: dict[str, Any] = {"dataset": "folder", "shots": 2, "seed": 0, "bank_dir": folders.parent / "bank"}
+        data = JoinedFeatures({name: kind(root=folders, **settings) for name in ("one", "other")})
+        for part in data.parts.values():
+            part.attach_encoder(Encoder())
+        return data
+
+    names, features = joined(WithTestFolders).test_folder_features("test")
+    assert names == ["0.png", "1.png", "2.png", "3.png"]
+    assert features.shape == (4, 6)
+    assert torch.equal(features[:, :3], features[:, 3:])
+    with pytest.raises(UserError, match="the data set photos has no test folders"):
+        joined(FewShotImages).test_folder("test")
 
 
 def test_a_bank_survives_a_move_of_the_images(folders: Path) -> None:

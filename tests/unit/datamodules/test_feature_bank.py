@@ -109,7 +109,10 @@ def test_folders_are_named_by_the_key_and_descriptions_are_plain(tmp_path: Path)
     keys = [KEY, replace(KEY, views=1), replace(KEY, data="x")]
     folders = {open_bank(tmp_path, "toy", key, 5).folder for key in keys}
     assert len(folders) == 3
-    description = json.loads((open_bank(tmp_path, "toy", KEY, 5).folder / "bank.json").read_text())
+    assert not any(tmp_path.iterdir()), "a bank that is looked at is not begun"
+    bank = open_bank(tmp_path, "toy", KEY, 5)
+    bank.begin()
+    description = json.loads((bank.folder / "bank.json").read_text())
     assert (description["transform"], description["views"], description["count"]) == ("centre", 2, 5)
 
 
@@ -121,3 +124,25 @@ def test_a_shard_of_another_shape_is_not_written(tmp_path: Path) -> None:
 def test_fingerprints_tell_lists_apart() -> None:
     lists = [["ab", "c"], ["a", "bc"], ["c", "ab"], ["ab", "c", ""]]
     assert len({fingerprint_of(items) for items in lists}) == 4
+
+
+@pytest.mark.parametrize(("rank", "share"), [(0, 15), (1, 10)])
+def test_each_process_tells_of_its_own_share_and_comes_to_its_end(tmp_path: Path, rank: int, share: int) -> None:
+    told: list[tuple[int, int]] = []
+    with pytest.raises(UserError, match="lacks"):
+        fill_bank(bank_of(tmp_path), Counting(), rank, 2, lambda *done: told.append(done), patience_s=0.01)
+    assert {total for _, total in told} == {share}
+    assert told[-1] == (share, share)
+    # the other one goes on, and of its own nothing is there yet
+    told.clear()
+    fill_bank(bank_of(tmp_path), Counting(), 1 - rank, 2, lambda *done: told.append(done))
+    assert told[0] == (4, 25 - share)
+
+
+def test_features_are_read_from_a_shard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_bank(bank_of(tmp_path), Counting())
+    read: list[int] = []
+    read_shard = FeatureBank._read_shard
+    monkeypatch.setattr(FeatureBank, "_read_shard", lambda bank, shard: read.append(shard) or read_shard(bank, shard))
+    assert torch.equal(fill_bank(bank_of(tmp_path), Counting()), ITEMS)
+    assert read == [0, 1, 2]

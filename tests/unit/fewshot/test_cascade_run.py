@@ -1,8 +1,9 @@
-"""`experiment=jittor_cascade` as a command runs it: digits in the contest's form, small encoders, a trained expert."""
+"""`experiment=jittor_cascade_finetuned` as a command runs it: digits in the contest's form, and small encoders."""
 
 import pytest
 import torch
 from digit_contest import write_contest
+from omegaconf import OmegaConf
 from tiny_clip import register
 
 from launch.compose import compose_config
@@ -28,12 +29,10 @@ def run(directory, *overrides):
 
 def cascade(folder, *overrides):
     small = [*SMALL_CLIP, *(f"task.encoders.rn101.{one.removeprefix('model.')}" for one in SMALL_CLIP)]
-    dogs = ["task.encoders.convnextv2=null", f"+task.encoders.dogs.run='{folder / 'dogs'}'"]
-    dogs += ["task.graph.expert.encoders.convnextv2=null", "+task.graph.expert.encoders.dogs=1.0"]
-    head = ["task.graph.expert.head._target_=lit_modules.fewshot.trained_classifier.TrainedClassifier"]
+    dogs = [f"task.encoders.dogs.run='{folder / 'dogs'}'"]
     data = [f"data.root='{folder / 'data'}'", f"data.bank_dir='{folder / 'bank'}'", "data.test_fraction=0.5"]
     hidden = ["data.hold_unseen=[Stanford-Cars_]"]
-    return ["experiment=jittor_cascade", *small, *dogs, *head, *data, *hidden, *overrides]
+    return ["experiment=jittor_cascade_finetuned", *small, *dogs, *data, *hidden, *overrides]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +131,28 @@ def test_too_many_parameters_end_the_run_before_anything_is_encoded(runs, tmp_pa
     assert not (tmp_path / "bank").exists()
 
 
+def test_the_experts_run_has_to_be_named(runs, tmp_path):
+    assert run(tmp_path / "run", *cascade(runs, "task.encoders.dogs.run=null")) == 1
+    assert "task.encoders.dogs.run: name the directory" in read_result(tmp_path / "run" / "result.json").reason
+
+
+def test_the_finetuned_experiment_is_the_other_one_but_for_the_expert():
+    plain, finetuned = (
+        OmegaConf.to_container(compose_config([f"experiment={name}"]), resolve=False)
+        for name in ("jittor_cascade", "jittor_cascade_finetuned")
+    )
+    expert = finetuned["task"]["graph"].pop("expert")
+    plain["task"]["graph"].pop("expert")
+    assert finetuned["task"]["encoders"].pop("convnextv2") is None
+    assert finetuned["task"]["encoders"].pop("dogs") == {"run": None}
+    plain["task"]["encoders"].pop("convnextv2")
+    assert finetuned["task"] == plain["task"]
+    assert {key: finetuned[key] for key in ("data", "model", "callbacks")} == {
+        key: plain[key] for key in ("data", "model", "callbacks")
+    }
+    assert expert["encoders"] == {"model": None, "convnextv2": None, "dogs": 1.0}
+
+
 def test_an_expert_of_other_classes_is_refused(runs, tmp_path):
     overrides = cascade(runs, "task.groups.expert=[Animal_]")
     assert run(tmp_path / "run", *overrides) == 1
@@ -141,6 +162,11 @@ def test_an_expert_of_other_classes_is_refused(runs, tmp_path):
 def test_features_of_one_encoder_have_no_further_ones(tmp_path):
     assert run(tmp_path / "run", "task=cascade", f"+task.encoders.dogs.run='{tmp_path}'") == 1
     assert "features already" in read_result(tmp_path / "run" / "result.json").reason
+
+
+def test_no_limit_is_held_against_features_whose_encoder_is_not_known(tmp_path):
+    assert run(tmp_path / "run", "task=cascade", "task.parameter_limit=1") == 1
+    assert "task.parameter_limit=1: these data are features" in read_result(tmp_path / "run" / "result.json").reason
 
 
 def test_a_limit_holds_for_one_encoder_too(runs, tmp_path):

@@ -14,7 +14,7 @@ from lit_modules.fewshot.gda import GDA
 from lit_modules.fewshot.inmap import InMaP
 from lit_modules.fewshot.linear_probe import LinearProbe
 from lit_modules.fewshot.lpp import LPP
-from lit_modules.fewshot.problem import Problem, chunks, same_as, stacked
+from lit_modules.fewshot.problem import Problem, chunks, plan_stacks, same_as, solutions, stacked
 from lit_modules.fewshot.prototype import Prototype
 from lit_modules.fewshot.tip_adapter import TipAdapter
 from lit_modules.fewshot.tip_adapter_f import TipAdapterF
@@ -123,3 +123,21 @@ def test_a_problem_of_the_very_same_tensors_is_solved_once(draws):
     again = Problem(8, text=draws[0].text, unlabelled=draws[0].unlabelled)
     assert same_as([same, equal, again], ["a", "a", "a"]) == [0, 1, 0]
     assert same_as([same, again], ["seed 0", "seed 1"]) == [0, 1]
+
+
+def test_a_plan_solves_what_is_the_same_once_and_serves_every_problem(draws):
+    same = Problem(8, text=draws[0].text)
+    problems = [same, draws[0], same, draws[1], draws[2]]
+    plan = plan_stacks(problems, ["a"] * 5, math.inf)
+    assert plan == [{0: [0, 2]}, {1: [1], 3: [3], 4: [4]}]
+    assert plan_stacks(problems, [*"abcde"], 0.0) == [{place: [place]} for place in range(5)]
+    assert plan_stacks([same] * 3, ["a"] * 3, 0.0) == [{0: [0, 1, 2]}]
+
+
+def test_solutions_are_those_of_each_problem(draws):
+    together = solutions(GDA(), draws, "cpu")
+    alone = [solutions(GDA(), [one], "cpu")[0] for one in draws]
+    for one, other in zip(together, alone, strict=True):
+        assert one.keys() == other.keys()
+        for key, wanted in other.items():
+            torch.testing.assert_close(one[key], wanted, rtol=1e-12, atol=1e-12)

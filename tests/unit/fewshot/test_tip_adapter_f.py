@@ -6,6 +6,7 @@ import pytest
 import torch
 from problems import check_stack, dot, problem
 
+from lit_modules.fewshot import tip_adapter
 from lit_modules.fewshot.tip_adapter import TipAdapter
 from lit_modules.fewshot.tip_adapter_f import ADAM_EPSILON, TipAdapterF
 from records.notices import RunWarning
@@ -81,3 +82,15 @@ def test_only_the_leaking_selection_says_that_it_leaks():
 
 def test_a_stack_of_problems():
     check_stack(lambda: TipAdapterF(epochs=3, batch_size=8, **SMALL))
+
+
+def test_the_texts_logits_of_the_validation_images_are_computed_once(monkeypatch):
+    sizes = []
+    text_logits = tip_adapter.text_logits
+    monkeypatch.setattr(
+        tip_adapter, "text_logits", lambda features, *rest: sizes.append(len(features)) or text_logits(features, *rest)
+    )
+    one = problem()
+    one.fit(TipAdapterF(epochs=5, search=False))
+    assert sizes.count(len(one.validation)) == 1
+    assert sizes.count(len(one.support)) == 5

@@ -6,6 +6,7 @@ import pytest
 import torch
 from problems import check_stack, dot, problem
 
+from lit_modules.fewshot import transclip
 from lit_modules.fewshot.episode import Labelled
 from lit_modules.fewshot.transclip import TransCLIP, log_likelihood, mixture, nearest, neighbour_votes
 from lit_modules.fewshot.zeroshot import ZeroShot
@@ -152,3 +153,22 @@ def test_a_class_without_support_is_found_by_its_most_confident_images():
 
 def test_a_stack_of_problems():
     check_stack(lambda: TransCLIP(iterations=3, gammas=[0.01, 0.2]))
+
+
+def test_what_no_update_changes_is_computed_once(monkeypatch):
+    asked = {"text_logits": 0, "nearest": 0}
+
+    def counted(name):
+        original = getattr(transclip, name)
+
+        def count(*arguments, **options):
+            asked[name] += 1
+            return original(*arguments, **options)
+
+        return count
+
+    for name in asked:
+        monkeypatch.setattr(transclip, name, counted(name))
+    problem().fit(TransCLIP())
+    # once for the images that are judged, once for those of the validation; 4 gammas and 40 updates share them
+    assert asked == {"text_logits": 2, "nearest": 2}

@@ -9,7 +9,6 @@ from small_tasks import small_batch, small_task
 from torch.utils.data import DataLoader
 
 from lit_modules.hashing.adsh import ADSH
-from lit_modules.hashing.base import precise_linear
 from lit_modules.hashing.bihalf import BiHalf
 from lit_modules.hashing.classify import Classify
 from lit_modules.hashing.csq import CSQ
@@ -18,6 +17,7 @@ from lit_modules.hashing.dpsh import DPSH
 from lit_modules.hashing.dsdh import DSDH
 from lit_modules.hashing.greedyhash import GreedyHash
 from lit_modules.hashing.orthohash import OrthoHash
+from lit_modules.precision import precise_linear
 
 TASKS = {
     "greedyhash": GreedyHash,

@@ -30,6 +30,15 @@ def test_stored_values_hold_and_typed_values_win(run):
     assert (config.task.bits, config.trainer.max_epochs) == (16, 9)
 
 
+def test_a_key_that_says_nothing_any_more_is_left_out_of_an_older_run(run):
+    config = OmegaConf.load(run.config)
+    config.task.transductive = False
+    OmegaConf.save(config, run.config)
+    config, problems = stored_config(run, ("mode=test",))
+    assert problems == []
+    assert "transductive" not in config.task
+
+
 def test_paths_follow_a_moved_run_and_words_do_not(run, monkeypatch):
     monkeypatch.chdir(run.path.parent)
     config, _ = stored_config(open_run("tiny"), ("mode=test", "run=tiny"))

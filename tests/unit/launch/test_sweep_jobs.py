@@ -68,6 +68,7 @@ def test_the_summary_follows_every_job(make_plan, make_job, behave):
     page = (plan.directory / "summary.md").read_text()
     assert "1 of 2 started jobs completed, 1 failed" in page
     assert "diverged" in page
+    assert plan.repeat_command in page
     assert "diverged" in (plan.directory / "summary.csv").read_text()
     assert (plan.directory / "summary.png").read_bytes().startswith(b"\x89PNG")
 
@@ -97,13 +98,20 @@ def test_weights_and_biases_get_names_from_the_sweep_unless_the_user_chose_them(
     plan, job = make_plan(), make_job(3, "task.bits=16", "seed=1", "optim.lr=0.1")
     names = environment_of(job, place_of(job, plan), plan, {})
     assert names["WANDB_RUN_GROUP"] == "sweep"
-    assert names["WANDB_JOB_TYPE"] == "bits=16"
+    assert names["WANDB_JOB_TYPE"] == "t"
     assert names["WANDB_NAME"] == "bits=16 seed=1"
+    assert names["WANDB_TAGS"] == "bits=16"
     monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
     assert environment_of(job, place_of(job, plan), plan, {})["WANDB_RUN_GROUP"] == "mine"
     lonely = make_job(4, "optim.lr=0.1")
     names = environment_of(lonely, place_of(lonely, plan), plan, {})
-    assert (names["WANDB_JOB_TYPE"], names["WANDB_NAME"]) == ("t", "4")
+    assert (names["WANDB_JOB_TYPE"], names["WANDB_NAME"], names["WANDB_TAGS"]) == ("t", "4", "")
+
+
+def test_a_comma_within_a_value_parts_no_tag(make_plan, make_job):
+    plan = make_plan(swept=("model.widths", "task.bits", "seed"))
+    job = make_job(0, "model.widths=[8,16]", "task.bits=16", "seed=1")
+    assert environment_of(job, place_of(job, plan), plan, {})["WANDB_TAGS"] == "widths=[8 16],bits=16"
 
 
 def test_the_child_gets_the_settings_of_its_job_and_no_setting_of_the_sweep(make_plan, make_job):

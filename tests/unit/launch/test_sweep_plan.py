@@ -5,8 +5,15 @@ import subprocess
 import sys
 
 import pytest
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 
 from launch.command_line import read_command_line
+from launch.compose import HYDRA_VERSION_BASE
+from launch.groups import CONF, CONFIG_NAME
 from launch.sweep_plan import plan_sweep, resumed_line
 from records.errors import UserError
 
@@ -94,6 +101,8 @@ def test_a_resumed_sweep_takes_what_was_typed_before_and_what_is_typed_wins(tmp_
     plan = plan_sweep(line)
     assert (plan.directory, plan.expected, plan.launcher) == (tmp_path, 3, "slots")
     assert plan.resume_command == f"python run.py sweep.resume={tmp_path}"
+    assert first.repeat_command == "python run.py -m seed=0,1 task.bits=16 sweep.slots=2"
+    assert plan.repeat_command == "python run.py -m seed=0,1,2 task.bits=16 sweep.slots=2"
     assert (first.is_quiet, plan.is_quiet) == (True, False)
 
 
@@ -110,3 +119,27 @@ def test_the_parent_of_a_sweep_imports_neither_torch_nor_lightning():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["task=ldam,ce", "data=digits_lt", "task.classifier=linear", "data.imbalance_ratio=50"],
+        [
+            "task=tip_adapter,tip_adapter_f",
+            "data=digits_fewshot",
+            "task.alpha_range=[0.1,10.0]",
+            "trainer.max_epochs=3",
+        ],
+        ["task=csq,orthohash", "task.bits=16"],
+    ],
+)
+def test_a_key_that_the_default_choice_lacks_fits_the_choices_that_are_swept(arguments):
+    plan = plan_of("-m", *arguments)
+    typed = [text for text in plan.arguments if not text.startswith("-")]
+    with initialize_config_dir(config_dir=str(CONF), version_base=HYDRA_VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        loader.load_configuration(CONFIG_NAME, typed, RunMode.MULTIRUN)
+        (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(typed), None)
+    assert len(jobs) == 2
+    assert all(set(arguments[1:]) <= set(job) for job in jobs)

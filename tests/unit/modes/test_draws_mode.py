@@ -1,16 +1,30 @@
 """mode=draws: each draw is what its own run gives, is told with mean and interval, and pairs with other runs."""
 
+import csv
 import json
 import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from datamodules.coop_splits import FewShotImages
 from launch.compose import compose_config
+from lit_modules.fewshot.gda import GDA
+from lit_modules.fewshot.inmap import InMaP
+from lit_modules.fewshot.problem import plan_stacks, problem_of
+from lit_modules.fewshot.zeroshot import ZeroShot
 from modes import draws, train
+from modes.draw_checks import TRAINING_CALLBACKS, USED_CALLBACKS, check_draws_differ
 from modes.test import checkpoint_of
 from records.comparison import compare, read_runs
 from records.draws import read_draws
 from records.errors import UserError
+from records.labels_file import read_labels
+from records.notices import RunWarning
 from records.result import read_result
 from records.run_directory import RunDirectory
 from records.sweep_summary import draws_of, read_jobs, summarise, write_summary
@@ -21,6 +35,9 @@ QUICK = {
     "tip_adapter_f": ["task.epochs=2", "task.alpha_steps=20", "task.beta_steps=4"],
     "inmap": ["task.iterations=30"],
 }
+NO_PICTURES = ["callbacks.recognition_pictures=null", "callbacks.few_shot_pictures=null"]
+SECOND_LOGGER = "{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: '${paths.run_dir}', name: second}"
+EXTRA = {"gda": [f"+logger.second={SECOND_LOGGER}"]}
 
 
 def run(mode, folder, overrides):
@@ -36,7 +53,11 @@ def runs(tmp_path_factory):
     """Return the runs over draws of each task, made once."""
     folder = tmp_path_factory.mktemp("draws")
     return {
-        task: run(draws, folder / task, [f"task={task}", f"draws={FEW_DRAWS}", "seed=1", *quick])
+        task: run(
+            draws,
+            folder / task,
+            [f"task={task}", f"draws={FEW_DRAWS}", "seed=1", *quick, *EXTRA.get(task, NO_PICTURES)],
+        )
         for task, quick in QUICK.items()
     }
 
@@ -83,7 +104,9 @@ def test_the_record_has_means_interval_number_and_protocol(runs):
 
 @pytest.mark.parametrize("stack_gib", [1e-6, 100.0])
 def test_how_many_are_solved_at_once_changes_nothing(runs, tmp_path, stack_gib):
-    again = run(draws, tmp_path / "again", ["task=gda", f"draws={FEW_DRAWS}", "seed=1", f"stack_gib={stack_gib}"])
+    again = run(
+        draws, tmp_path / "again", ["task=gda", f"draws={FEW_DRAWS}", "seed=1", f"stack_gib={stack_gib}", *NO_PICTURES]
+    )
     for one, other in zip(read_draws(again.draws), read_draws(runs["gda"].draws), strict=True):
         assert dict(one.metrics) == pytest.approx(dict(other.metrics), abs=1e-6)
 
@@ -129,13 +152,186 @@ def test_values_out_of_range_are_refused(tmp_path, overrides, problem):
         draws.run(config, overrides)
 
 
-def test_a_task_that_is_trained_step_by_step_is_refused(tmp_path, capsys):
-    config = compose_config(["mode=draws", "task=ce", "draws=2", f"paths.run_dir='{tmp_path}/run'", "trainer=cpu"])
-    assert draws.run(config, ["task=ce"]) == 1
-    assert "python run.py -m task=ce seed=0,1" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("task", "what"),
+    [
+        ("ce", "is trained step by step"),
+        ("itq", "is no such head, though it is fitted at once"),
+        ("cascade", "is several heads, fitted one after another"),
+        ("tau_norm", "judges weights that were trained before"),
+    ],
+)
+def test_a_task_that_is_no_few_shot_head_is_refused_for_what_it_is(tmp_path, capsys, task, what):
+    config = compose_config(["mode=draws", f"task={task}", "draws=2", f"paths.run_dir='{tmp_path}/run'", "trainer=cpu"])
+    assert draws.run(config, [f"task={task}"]) == 1
+    said = capsys.readouterr().err
+    assert f"task={task} {what}" in said
+    assert f"python run.py -m task={task} seed=0,1" in said
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
 
 
 def test_a_run_over_draws_holds_no_head_to_go_on_with(runs):
     with pytest.raises(UserError, match="keeps none of their heads"):
         checkpoint_of(runs["gda"], "auto")
+
+
+def test_the_classes_and_the_pictures_are_those_of_all_draws_together(runs):
+    folder, found = runs["gda"], read_draws(runs["gda"].draws)
+    labels = read_labels(folder)
+    assert labels.class_counts == (4,) * 10
+    assert labels.sizes == {"train": 40}
+    pictures = {path.name for path in folder.plots.iterdir()}
+    assert pictures == {
+        "class_counts.png", "class_recalls.png", "confusion.png", "reliability.png", "hardest_pairs.png",
+    }  # fmt: skip
+    for path in (folder.class_recalls, folder.confusion, folder.hardest_pairs):
+        with Image.open(path) as image:
+            assert "the test parts of 3 draws together" in image.info["Description"]
+    with folder.confusion_table.open(newline="") as file:
+        confusion = np.array([[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]])
+    sizes = read_result(folder.result).data_sizes
+    assert confusion.sum() == FEW_DRAWS * sizes["test"]
+    mean = sum(draw.metrics["test/accuracy"] for draw in found) / FEW_DRAWS
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(mean, abs=1e-12)
+    assert "plots/hardest_pairs.png" in folder.report.read_text()
+
+
+def test_loggers_are_told_every_draw_and_the_means(runs):
+    folder, found = runs["gda"], read_draws(runs["gda"].draws)
+    with (folder.path / "second" / "version_0" / "metrics.csv").open(newline="") as file:
+        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    assert [row["step"] for row in rows] == [*range(FEW_DRAWS + 1)]
+    told = [row["draws/test/accuracy"] for row in rows if "draws/test/accuracy" in row]
+    assert told == pytest.approx([draw.metrics["test/accuracy"] for draw in found])
+    assert [row["draws/seed"] for row in rows[:FEW_DRAWS]] == [1, 2, 3]
+    means = read_result(folder.result).metrics
+    assert rows[-1]["test/accuracy"] == pytest.approx(means["test/accuracy"])
+    assert rows[-1]["test/accuracy_low"] == pytest.approx(means["test/accuracy_low"])
+    assert not folder.metrics.exists()
+
+
+def test_the_default_callbacks_are_known():
+    assert sorted(compose_config(["task=gda"]).callbacks) == sorted((*USED_CALLBACKS, *TRAINING_CALLBACKS))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [(["callbacks=ema"], "ema"), (["callbacks.few_shot_pictures.images=3"], "few_shot_pictures")],
+)
+def test_callbacks_that_could_not_be_called_are_refused(tmp_path, overrides, name):
+    config = compose_config(["mode=draws", "task=gda", "draws=2", f"paths.run_dir='{tmp_path}/run'", *overrides])
+    with pytest.raises(UserError, match=rf"callbacks\.{name}: .*python run\.py -m task=gda seed=0,1"):
+        draws.run(config, overrides)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def archive(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = {name: generator.normal(size=(size, 6)) for name, size in (("train", 32), ("test", 20))}
+    rows["text"] = generator.normal(size=(4, 6))
+    arrays = {f"{name}_features": one / np.linalg.norm(one, axis=1, keepdims=True) for name, one in rows.items()}
+    np.savez(tmp_path / "f.npz", **arrays, train_labels=np.arange(32) % 4, test_labels=np.arange(20) % 4)
+    return tmp_path / "f.npz"
+
+
+def whole_pool(archive):
+    return ["data=features", f"data.file='{archive}'", "data.shots=null", "data.validation=none", "draws=2"]
+
+
+def test_draws_that_are_all_one_are_refused(archive, tmp_path, capsys):
+    settings = ["mode=draws", "task=gda", "trainer=cpu", f"paths.run_dir='{tmp_path}/run'", *whole_pool(archive)]
+    assert draws.run(compose_config(settings), overrides=settings) == 1
+    said = capsys.readouterr().err
+    assert "draws=2: all of them are one and the same, since data.shots=null takes every training image" in said
+    assert "choose a number of data.shots" in said
+
+
+def test_a_fixed_draw_is_told_of_where_the_head_has_a_seed(archive, tmp_path):
+    quick = ["task=tip_adapter_f", "task.epochs=2", "task.search=false", "task.batch_size=8"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = run(draws, tmp_path / "run", [*quick, *whole_pool(archive), "callbacks.recognition_pictures=null"])
+    told = [text for text in read_result(folder.result).warnings if "the draw is fixed" in text]
+    assert len(told) == 1
+    assert "differ by its own seed alone" in told[0]
+    assert not folder.confusion.exists()
+    assert not folder.confusion_table.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"split_file": "d.json"}, r"data\.split_file=d\.json holds one draw; .*\$\{seed\}"),
+        ({"layout": "tip_adapter"}, "layout=tip_adapter: a cache is one support set; .*npz"),
+        ({"split_seed": 4}, "split_seed=4 is typed; leave it out"),
+        ({"shots": None}, "shots=null takes every training image; choose a number"),
+        ({"shots": 9}, "gives every seed the same images"),
+    ],
+)
+def test_what_fixes_the_draw_is_named(data, reason):
+    settings = {"task": {"name": "gda"}, "data": {"name": "features", **data}}
+    with pytest.raises(UserError, match=reason):
+        check_draws_differ([settings] * 3, ["same"] * 3)
+
+
+def test_draws_that_differ_pass_and_some_equal_ones_are_told_of():
+    settings = [{"task": {"name": "gda"}, "data": {"name": "features"}}] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_draws_differ(settings, ["a", "b", "c"])
+        check_draws_differ(settings[:1], ["a"])
+    with pytest.warns(RunWarning, match="3 draws are 2 different ones"):
+        check_draws_differ(settings, ["a", "b", "a"])
+
+
+def test_how_far_the_draws_are_is_shown(archive, tmp_path, monkeypatch):
+    told = []
+
+    @contextmanager
+    def progress(what, is_shown):
+        told.append((what, is_shown))
+        yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr(draws, "progress", progress)
+    settings = [
+        "mode=draws", "task=gda", "trainer=cpu", "metric.bootstrap=0", "data=features", f"data.file='{archive}'",
+        "data.shots=2", "data.validation=none", "draws=2", f"paths.run_dir='{tmp_path}/run'",
+        *NO_PICTURES,
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert draws.run(compose_config(settings), overrides=settings) == 0
+    assert told == [("draws", True), (1, 2), (2, 2)]
+
+
+class Colours(SimpleNamespace):
+    """Stands for an encoder of images and sentences."""
+
+    name, identity, image_size, has_text = "colours", "1" * 64, 8, True
+
+    def encode_images(self, images):
+        return images.float().mean(dim=(2, 3))
+
+    def encode_text(self, sentences):
+        return torch.tensor([[len(one), one.count("a"), one.count("b") + 1] for one in sentences]).float()
+
+
+def test_heads_without_support_are_solved_once_for_all_draws_of_encoded_images(tmp_path):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 6), ("test", 2)):
+        for label in ("a", "b"):
+            (tmp_path / "photos" / part / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full((9, 9, 3), generator.integers(1, 255, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / part / label / f"{number}.png")
+    first = FewShotImages(
+        dataset="folder", root=tmp_path / "photos", shots=2, seed=0, validation="none", bank_dir=tmp_path / "bank"
+    )
+    first.attach_encoder(Colours())
+    first.setup()
+    data = [first, first.redrawn(1, 1), first.redrawn(2, 2)]
+    for head in (ZeroShot(), InMaP()):
+        assert plan_stacks([problem_of(one, head, 2) for one in data], ["a"] * 3, 0.0) == [{0: [0, 1, 2]}]
+    problems = [problem_of(one, GDA(), 2) for one in data]
+    assert len(plan_stacks(problems, ["a"] * 3, 0.0)) == 3

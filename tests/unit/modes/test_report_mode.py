@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "records"))
-from compared_runs import write_seeds
+from compared_runs import write_run, write_seeds
 
 from launch.compose import compose_config
 from modes import report
@@ -73,3 +73,11 @@ def test_runs_must_be_named() -> None:
         report.named_folders(None)
     assert report.named_folders("a") == ["a"]
     assert report.named_folders(["a", "b"]) == ["a", "b"]
+
+
+def test_the_screen_marks_transductive_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "sweep" / "seen", 0.9, bits=64, protocol={"transductive": "yes"})
+    assert report_on(tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "bits=64 (transductive)" in shown
+    assert shown.count("(transductive)") == 1

@@ -217,3 +217,37 @@ def test_pictures_hold_every_row_and_every_pair(tmp_path: Path) -> None:
     (axes,) = picture.figure.axes
     pairs = [line.get_xdata() for line in axes.lines if line.get_marker() == "|" and len(line.get_xdata()) == 5]
     assert sorted(pairs[0]) == pytest.approx(sorted(b - a for a, b in zip(SCORES[48], SCORES[32], strict=True)))
+
+
+def write_transductive(root: Path) -> Path:
+    """Write two seeds of a task whose fit saw the test images beside two of one whose fit did not."""
+    for seed in (0, 1):
+        write_run(root / f"inductive{seed}", 0.7 + seed / 100, seed=seed, bits=16)
+        write_run(root / f"seen{seed}", 0.8 + seed / 50, seed=seed, bits=32, protocol={"transductive": "yes, it saw"})
+    return root
+
+
+def test_every_table_marks_transductive_rows(tmp_path: Path) -> None:
+    comparison = compare(read_runs([write_transductive(tmp_path / "a")]))
+    (board,) = comparison.boards
+    assert "Transductive, the fit saw the unlabelled test images: `bits=32`." in page.board_section(board)
+    assert "One of the two is transductive" in page.differences(board)
+    rows = csv.DictReader(io.StringIO(page.as_csv(comparison)))
+    assert {row["row"]: row["transductive"] for row in rows} == {"bits=32": "yes", "bits=16": "no"}
+    runs = csv.DictReader(io.StringIO(page.runs_csv(comparison)))
+    assert [row["transductive"] for row in runs] == [
+        "yes" if "seen" in run.job.name else "no" for run in comparison.runs
+    ]
+    (told,) = csv.DictReader(io.StringIO(page.differences_csv(comparison)))
+    assert (told["transductive"], told["baseline_transductive"]) == ("no", "yes")
+    latex = page.as_latex(comparison).splitlines()
+    assert [line[:14] for line in latex if line.startswith(("32", "16"))] == [r"32$^\dagger$ &", "16 & 2 & $0.70"]
+    assert r"\multicolumn{4}{l}{$^\dagger$ transductive: the fit saw the unlabelled test images} \\" in latex
+
+
+def test_without_a_transductive_row_no_table_speaks_of_it(tmp_path: Path) -> None:
+    comparison = compare(read_runs([write_seeds(tmp_path / "a", SCORES)]))
+    (board,) = comparison.boards
+    text = page.board_section(board) + page.differences(board) + page.as_latex(comparison)
+    assert "transductive" not in text.lower()
+    assert "dagger" not in text

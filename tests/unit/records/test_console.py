@@ -4,9 +4,10 @@ import io
 import itertools
 
 import pytest
+from rich.progress import Progress
 
 from records import console as screen
-from records.console import ProgressLines, be_quiet, console, duration, is_quiet, progress, say, tell, time_left
+from records.console import ProgressLines, be_quiet, console, is_quiet, progress, say, tell, time_left, told
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,32 @@ def test_long_work_says_now_and_then_how_far_it_is(clock):
     ]
 
 
+@pytest.mark.parametrize("next_piece", [[(0, 1000), (200, 1000), (400, 1000)], [(0, 500), (100, 500), (200, 500)]])
+def test_the_next_piece_of_work_has_its_own_clock(clock, next_piece):
+    stream = io.StringIO()
+    advance = ProgressLines("encoding", seconds=0, stream=stream)
+    for done in (900, 1000):
+        advance(done, 1000)
+    for done, total in next_piece:
+        advance(done, total)
+    # a fifth of the second piece takes 10 s: from its first call to its second
+    speeds = [line.partition(", ")[2] for line in stream.getvalue().replace("1,000", "1000").splitlines()]
+    assert speeds[-3:] == ["", "about 40 s left", "about 30 s left"]
+
+
+def test_a_loop_says_how_far_it_is_where_it_takes_long(clock, capsys):
+    assert list(told("fitting", range(5))) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == "fitting: 2 of 5, about 30 s left\n"
+    be_quiet(True)
+    assert list(told("fitting", range(5))) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_loop_that_is_short_says_nothing(capsys):
+    assert list(told("fitting", "ab")) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+
+
 def test_short_work_says_nothing():
     stream = io.StringIO()
     advance = ProgressLines("files", stream=stream)
@@ -87,9 +114,21 @@ def test_progress_on_a_terminal_is_a_bar(variables, monkeypatch, capsys):
     assert ("\x1b[38;" in shown or "\x1b[32" in shown) == (not variables)
 
 
-def test_times_in_words():
-    assert [duration(seconds) for seconds in (0.4, 59.4, 59.6, 90, 3600, 11100)] == [
-        "0 s", "59 s", "1 min", "2 min", "1 h 0 min", "3 h 5 min",
-    ]  # fmt: skip
+def test_a_bar_begins_anew_where_less_is_done(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    begun = []
+    add_task = Progress.add_task
+    monkeypatch.setattr(
+        Progress, "add_task", lambda bar, what, total: begun.append(total) or add_task(bar, what, total=total)
+    )
+    with progress("encoding") as advance:
+        for done, total in [(3, 12), (12, 12), (2, 12), (12, 12), (1, 5)]:
+            advance(done, total)
+    assert begun == [12, 12, 5]
+    assert "1/5" in capsys.readouterr().err
+
+
+def test_what_is_left_follows_from_the_speed_so_far():
     assert time_left(10, 30, 20.0) == "1 min"
     assert time_left(0, 30, 20.0) == time_left(40, 0, 20.0) == ""

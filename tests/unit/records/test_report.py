@@ -50,6 +50,17 @@ def complete(run):
     return write_report(run).read_text(encoding="utf-8")
 
 
+def test_a_head_that_is_fitted_at_once_has_no_best_epoch(run):
+    record = started(run)
+    record.describe(parameters={"total": 10, "trainable": 0}, checkpoint_used="best")
+    record.finish({"test/map@all": 0.9}, 0.8)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Nothing was trained in steps, so there was no epoch to choose." in page
+    assert "| val/map@all | 0.8000 |" in page
+    assert "checkpoint." not in page
+    assert "best" not in page
+
+
 def test_report_of_a_finished_run(run):
     page = complete(run)
     assert page.startswith("# greedyhash, tiny, digits\n\nStatus: **completed**.")

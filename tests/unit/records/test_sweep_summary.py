@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from compared_runs import write_run
 from PIL import Image
 
 from records.atomic_file import write_json
@@ -181,4 +182,42 @@ def test_transductive_rows_are_named() -> None:
     jobs = jobs_of(result("task=inmap", score=0.5, protocol=seen), result("task=gda", score=0.4))
     page = as_page(summarise(jobs), "resume")
     assert "Transductive, the fit saw the unlabelled test images: `task=inmap`." in page
-    assert "Transductive" not in as_page(summarise(jobs[1:]), "resume")
+    assert "ransductive" not in as_page(summarise(jobs[1:]), "resume")
+    rows = csv.DictReader(io.StringIO(as_csv(summarise(jobs))))
+    assert {row["task"]: row["transductive"] for row in rows} == {"inmap": "yes", "gda": "no"}
+
+
+def test_the_page_tells_protocol_data_and_environment_of_what_completed() -> None:
+    told: dict[str, Any] = {
+        "data_sizes": {"train": 1000},
+        "hardware": {"cpu": "a processor", "cores": 2, "memory_gib": 4, "gpus": []},
+        "versions": {"torch": "2.15.0"},
+        "git": {"commit": "a" * 40, "dirty": True},
+    }
+    jobs = jobs_of(
+        result("seed=0", score=0.5, protocol={"validation": "min(shots,4)"}, **told),
+        result("seed=1", score=0.5, protocol={"validation": "standard", "transductive": "yes"}, **told),
+        result("seed=2", status="failed", reason="x", protocol={"validation": "of a failed job"}),
+    )
+    page = as_page(summarise(jobs), "resume")
+    assert "| validation | min(shots,4); standard |" in page
+    assert "| transductive | yes (of 1 of 2 runs) |" in page
+    assert "| samples | train 1,000 |" in page
+    assert "| hardware | a processor, 2 cores, 4 GiB, no GPU |" in page
+    assert "| versions | torch 2.15.0 |" in page
+    assert "| commits | `aaaaaaaaaa` with uncommitted changes |" in page
+    assert "of a failed job" not in page
+
+
+def test_the_page_has_the_settings_that_all_jobs_share_and_the_command_that_repeats_them(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), 0.5, seed=seed, bits=16 * (seed + 1))
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "result.json").write_text("{")
+    write_summary(tmp_path, "python run.py sweep.resume=x", "python run.py -m task.bits=16,32 seed=0,1")
+    page = (tmp_path / "summary.md").read_text()
+    assert "| `data.root` | `d` |" in page
+    assert "| `data.split_seed` | `${seed}` |" in page
+    assert "`task.bits`" not in page.partition("## Settings")[2]
+    assert "Repeats the whole sweep:\n\n```sh\npython run.py -m task.bits=16,32 seed=0,1\n```" in page
+    assert "Repeats" not in as_page(summarise(read_jobs(tmp_path)), "resume")
