@@ -27,6 +27,7 @@ EXIT_DONE = 0
 SHOWN = 20
 
 BEGIN, END = "<!-- comparison of runs -->", "<!-- end of comparison -->"
+NOT_RUN = "<!-- not run: this page's own runs -->"
 BLOCK = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 KINDS = ("rows", "differences")
 PUBLISHED = ("by", "baseline", "level")
@@ -122,7 +123,9 @@ def write_into(comparison: Comparison, file: Path, title: str, overrides: Sequen
     if file.suffix != ".md":
         raise UserError(f"into={file}: the name of a Markdown file ends in .md")
     sections = [_made_by(comparison, overrides), *board_sections(comparison, file.with_suffix(""), file.stem)]
-    block = f"{BEGIN}\n\n{joined(sections)}\n{END}"
+    # a page of the documentation says why the commands that made it are not run again
+    marked = joined(sections).replace("```sh\n", f"{NOT_RUN}\n```bash\n")
+    block = f"{BEGIN}\n\n{marked}\n{END}"
     old = file.read_text(encoding="utf-8") if file.is_file() else f"# {title}\n\n{BEGIN}\n{END}\n"
     if not BLOCK.search(old):
         raise UserError(f"into={file}: the page has no lines to write between; add these two to it:\n{BEGIN}\n{END}")

@@ -4,9 +4,11 @@ import signal
 
 import pytest
 
-# a shell starts background jobs with Ctrl-C ignored, and every run that a test starts would inherit that
+# a shell starts background jobs with Ctrl-C ignored, nohup with SIGHUP; every run that a test starts would inherit it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
