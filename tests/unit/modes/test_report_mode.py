@@ -22,7 +22,7 @@ def report_on(tmp_path: Path, **options: Any) -> int:
     config.runs = str(write_seeds(tmp_path / "sweep", SCORES))
     for key, value in options.items():
         config[key] = value
-    return report.run(config, ["mode=report", "runs=/home/someone/runs", "by=accuracy"])
+    return report.run(config, ["mode=report", "runs=/elsewhere/runs", "by=accuracy"])
 
 
 def test_the_folder_holds_the_page_and_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,11 +50,11 @@ def test_a_published_page_keeps_what_was_written_by_hand(tmp_path: Path) -> None
     page.write_text("By hand.\n\n" + first.replace("0.80", "9.99") + "\nThe end.\n")
     config = compose_config(["mode=report"])
     config.paths.run_dir, config.runs, config.into = str(tmp_path / "again"), str(tmp_path / "sweep"), str(page)
-    report.run(config, ["mode=report", "runs=/home/someone/runs", "by=accuracy"])
+    report.run(config, ["mode=report", "runs=/elsewhere/runs", "by=accuracy"])
     second = page.read_text()
     assert second == "By hand.\n\n" + first + "\nThe end.\n"
     assert "python run.py mode=report runs=DIR by=accuracy" in second
-    assert "/home" not in second
+    assert "/elsewhere" not in second
     assert str(tmp_path) not in second
     assert (page.parent / "bits" / "d_rows.png").is_file()
     assert "(bits/d_rows.png)" in second

@@ -24,7 +24,7 @@ def write_run(folder: Path, score: float | None, *, seed: int = 0, bits: int = 3
         "overrides": [
             f"task.bits={bits}",
             f"seed={seed}",
-            "data.root=/home/someone/pictures",
+            "data.root=/elsewhere/pictures",
             "paths.output_dir=/tmp/x",
         ],
         "command": "c",

@@ -193,7 +193,7 @@ def test_no_place_of_this_machine_is_published(tmp_path: Path) -> None:
     comparison = compare(read_runs([write_seeds(tmp_path / "a", SCORES)]))
     text = page.circumstances(comparison.boards[0], lambda key: key == "data.root")
     assert "python run.py -m task.bits=48 data.root=PLACE seed=0,1,2,3,4" in text
-    assert "/home" not in text
+    assert "/elsewhere" not in text
     assert "/tmp" not in text
     assert "a processor, 2 cores, 4 GiB, no GPU" in text
     assert "2026-01-01 to 2026-01-05" in text
