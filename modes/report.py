@@ -17,11 +17,12 @@ from launch.paths import is_path_key
 from records import comparison_page as page
 from records.atomic_file import write_text
 from records.comparison import Comparison, compare, read_runs
-from records.comparison_figures import comparison_picture, differences_picture
+from records.comparison_figures import comparison_picture, curves_picture, differences_picture
 from records.console import console, tell
 from records.errors import UserError
 from records.figures import Picture
 from records.html_page import as_html
+from records.published import read_published
 
 EXIT_DONE = 0
 SHOWN = 20
@@ -29,8 +30,8 @@ SHOWN = 20
 BEGIN, END = "<!-- comparison of runs -->", "<!-- end of comparison -->"
 NOT_RUN = "<!-- not run: this page's own runs -->"
 BLOCK = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
-KINDS = ("rows", "differences")
-PUBLISHED = ("by", "baseline", "level")
+KINDS = ("rows", "differences", "curves")
+TOLD = ("by", "baseline", "level", "metrics", "published")
 
 
 def run(config: DictConfig, overrides: list[str]) -> int:
@@ -41,7 +42,10 @@ def run(config: DictConfig, overrides: list[str]) -> int:
     """
     settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     runs = read_runs(named_folders(settings["runs"]))
-    comparison = compare(runs, settings["by"], settings["baseline"], float(settings["level"]))
+    published = () if settings["published"] is None else read_published(settings["published"])
+    shown = [str(name) for name in settings["metrics"] or ()]
+    asked = settings["by"], settings["baseline"], float(settings["level"])
+    comparison = compare(runs, *asked, shown=shown, published=published)
     folder = Path(settings["paths"]["run_dir"])
     title = settings["title"] or "Comparison of runs"
     write(comparison, folder, title)
@@ -83,10 +87,11 @@ def board_sections(comparison: Comparison, folder: Path, link: str) -> list[str]
     """Return the sections of every data set, and save their pictures into a folder that is linked to as `link`."""
     sections = []
     for board in comparison.boards:
-        drawn = comparison_picture(board), differences_picture(board)
+        drawn = comparison_picture(board), differences_picture(board), curves_picture(board)
         pictures = [_saved(one, folder, link, f"{board.data}_{kind}") for one, kind in zip(drawn, KINDS, strict=True)]
         tables = page.board_section(board), page.differences(board)
-        sections += [tables[0], pictures[0], tables[1], pictures[1], page.circumstances(board, is_path_key)]
+        rows, differences, curves = pictures
+        sections += [tables[0], rows, curves, tables[1], differences, page.circumstances(board, is_path_key)]
     return sections
 
 
@@ -134,7 +139,8 @@ def write_into(comparison: Comparison, file: Path, title: str, overrides: Sequen
 
 def _made_by(comparison: Comparison, overrides: Sequence[str]) -> str:
     """Return the line that made a published page, without the places of this machine."""
-    told = ["mode=report", "runs=DIR", *(one for one in overrides if one.partition("=")[0] in PUBLISHED)]
+    kept = [one for one in overrides if one.partition("=")[0] in TOLD and not Path(one.partition("=")[2]).is_absolute()]
+    told = ["mode=report", "runs=DIR", *kept]
     return f"{_counted(comparison)}, by\n\n```sh\n{shlex.join(['python', 'run.py', *told])}\n```"
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from records.errors import UserError
-from records.metric_names import COUNTS, bare
+from records.metric_names import COUNTS, bare, is_bound
 from records.override_set import override_settings
 from records.paired_tests import PairedDifference, holm, paired_difference
-from records.run_settings import SEED_MARK, flat_settings, read_configuration, setting_name, telling_keys
+from records.run_settings import (
+    ROW,
+    SEED_MARK,
+    flat_settings,
+    read_configuration,
+    setting_name,
+    telling_keys,
+    without_seeds,
+)
 from records.statistic import Statistic, statistic
 from records.sweep_summary import AVERAGED_KEYS, SweepJob, draws_of, names_of_metrics, read_jobs
 
@@ -20,7 +28,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
 
+    from records.published import PublishedFigure
     from records.result import Result
+
+MAX_METRICS = 5
+"""Metrics of a table where none are named."""
 
 SMALLER_IS_BETTER = ("ece", "loss", "quantization_error", "bit_correlation", *COUNTS)
 """Beginnings of the names of metrics of which less is better; what a run monitors says so itself."""
@@ -92,18 +104,21 @@ class Difference:
 class Board:
     """The rows of one data set, the best first.
 
-    `keys` tell the rows apart, `metrics` are all names in order of interest, `metric` is the one that ranks, and
-    `differences` are those of all other rows from the baseline by that metric.
+    `keys` tell the rows apart, `metrics` are all names in order of interest, `shown` those of the tables, `metric` is
+    the one that ranks, `differences` are those of all other rows from the baseline by that metric, and `published`
+    holds what others reported.
     """
 
     data: str
     rows: tuple[ComparedRow, ...]
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
+    shown: tuple[str, ...]
     metric: str
     smaller_is_better: bool
     level: float
     differences: tuple[Difference, ...]
+    published: tuple[PublishedFigure, ...] = ()
 
     def is_better(self, difference: float) -> bool:
         """Say whether a difference of the metric is for the good."""
@@ -148,7 +163,13 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[ComparedRun]:
 
 
 def compare(
-    runs: Sequence[ComparedRun], metric: str | None = None, baseline: str | None = None, level: float = 0.05
+    runs: Sequence[ComparedRun],
+    metric: str | None = None,
+    baseline: str | None = None,
+    level: float = 0.05,
+    *,
+    shown: Sequence[str] = (),
+    published: Sequence[PublishedFigure] = (),
 ) -> Comparison:
     """Rank the rows of each data set and compare them with its baseline, by pairs of equal seed and fold.
 
@@ -157,9 +178,11 @@ def compare(
         metric: what ranks, `test/NAME` or `NAME` for short; None, and for data without it, the one that runs monitor.
         baseline: name of a row; None, and for data that it is not of, the best row.
         level: of significance, in (0, 1).
+        shown: metrics of the tables, `test/NAME` or `NAME`; none: the first ones in order of interest.
+        published: figures of others, to stand beside the rows they name.
 
     Raises:
-        UserError: no run completed with a metric, or metric or baseline are none of theirs.
+        UserError: no run completed with a metric, or a metric, the baseline or a published row is none of theirs.
     """
     if not 0 < level < 1:
         raise UserError(f"level={level}: the level of significance lies between 0 and 1; 0.05 is usual")
@@ -167,12 +190,16 @@ def compare(
     if not completed:
         raise UserError(f"runs: none of the {len(runs)} runs completed with a metric, so there is nothing to compare.")
     metrics = names_of_metrics([run.job for run in completed])
-    chosen = None if metric is None else _chosen_metric(metric, metrics)
+    chosen = None if metric is None else _chosen_metric(metric, metrics, "by")
+    columns = [_chosen_metric(name, metrics, "metrics") for name in shown]
     groups: dict[str, list[ComparedRun]] = {}
     for run in completed:
         groups.setdefault(run.settings["data.name"], []).append(run)
-    boards = tuple(_board(data, members, chosen, baseline, level) for data, members in sorted(groups.items()))
-    _check_baseline(baseline, [row for board in boards for row in board.rows])
+    wanted = _Wanted(chosen, baseline, level, columns, tuple(published))
+    boards = tuple(_board(data, members, wanted) for data, members in sorted(groups.items()))
+    rows = [row for board in boards for row in board.rows]
+    for key, name in [("baseline", baseline), *(("published", figure.row) for figure in published)]:
+        _check_row(key, name, rows)
     return Comparison(tuple(runs), boards)
 
 
@@ -214,21 +241,44 @@ def _shown(folder: Path, job: SweepJob) -> str:
     return own if job.name == "." else f"{own}/{job.name}"
 
 
-def _board(data: str, runs: Sequence[ComparedRun], metric: str | None, baseline: str | None, level: float) -> Board:
+@dataclass(frozen=True)
+class _Wanted:
+    """What was asked of every board; see `compare`."""
+
+    metric: str | None
+    baseline: str | None
+    level: float
+    shown: Sequence[str]
+    published: tuple[PublishedFigure, ...]
+
+
+def _board(data: str, runs: Sequence[ComparedRun], wanted: _Wanted) -> Board:
     metrics = names_of_metrics([run.job for run in runs])
-    metric = metric if metric in metrics else metrics[0]
+    metric = wanted.metric if wanted.metric in metrics else metrics[0]
     smaller = _smaller_is_better(metric, [run.job.result for run in runs if run.job.result])
-    keys = telling_keys([run.settings for run in runs])
+    settings = without_seeds([run.settings for run in runs])
+    runs = [replace(run, settings=told) for run, told in zip(runs, settings, strict=True)]
+    keys = telling_keys(settings)
     rows = tuple(sorted(_rows(runs, keys), key=lambda row: _rank(row, metric, smaller)))
-    differences = tuple(_differences(rows, metric, baseline))
-    return Board(data, rows, tuple(keys), tuple(metrics), metric, smaller, level, differences)
+    differences = tuple(_differences(rows, metric, wanted.baseline))
+    shown = tuple(name for name in wanted.shown if name in metrics) or _first_metrics(metrics, metric)
+    return Board(
+        data, rows, tuple(keys), tuple(metrics), shown, metric, smaller, wanted.level, differences, wanted.published
+    )
 
 
-def _chosen_metric(metric: str, metrics: Sequence[str]) -> str:
+def _first_metrics(metrics: Sequence[str], ranking: str) -> tuple[str, ...]:
+    """Return the first metrics in order of interest, the ranking one first; no bounds and no validation values."""
+    names = dict.fromkeys(metrics, 0.0)
+    others = [name for name in metrics if name != ranking and name.startswith("test/") and not is_bound(name, names)]
+    return (ranking, *others)[:MAX_METRICS]
+
+
+def _chosen_metric(metric: str, metrics: Sequence[str], key: str) -> str:
     for name in (metric, f"test/{metric}"):
         if name in metrics:
             return name
-    raise UserError(f"by={metric} was measured in none of these runs; choices: {', '.join(metrics)}")
+    raise UserError(f"{key}={metric} was measured in none of these runs; choices: {', '.join(metrics)}")
 
 
 def _smaller_is_better(metric: str, results: Sequence[Result]) -> bool:
@@ -252,13 +302,17 @@ def _row(group: Mapping[Pair, Sequence[ComparedRun]], keys: Sequence[str]) -> Co
     repeats = tuple(run for runs in group.values() for run in runs[:-1])
     first = latest[0]
     settings = {key: first.settings[key] for key in keys if key in first.settings}
-    told = {key: value for key, value in settings.items() if value != SEED_MARK}
-    name = " ".join(f"{setting_name(key).rpartition('.')[2]}={value}" for key, value in told.items())
+    told = {key: value for key, value in settings.items() if value != SEED_MARK and (key, value) != (ROW, "null")}
+    name = " ".join(value if key == ROW else f"{_last_name(key)}={value}" for key, value in told.items())
     alone = f"{first.settings['task.name']} {first.settings['model.name']}"
     names = names_of_metrics([run.job for run in latest])
     values = {name: [run.job.metrics[name] for run in latest if name in run.job.metrics] for name in names}
     statistics = {name: statistic(found) for name, found in values.items()}
     return ComparedRow(name or alone, settings, latest, repeats, statistics)
+
+
+def _last_name(key: str) -> str:
+    return setting_name(key).rpartition(".")[2]
 
 
 def _rank(row: ComparedRow, metric: str, smaller: bool) -> float:
@@ -269,11 +323,11 @@ def _rank(row: ComparedRow, metric: str, smaller: bool) -> float:
     return mean if smaller else -mean
 
 
-def _check_baseline(baseline: str | None, rows: Sequence[ComparedRow]) -> None:
+def _check_row(key: str, name: str | None, rows: Sequence[ComparedRow]) -> None:
     names = [row.name for row in rows]
-    if baseline is not None and baseline not in names:
-        listed = "".join(f"\n  '{name}'" for name in dict.fromkeys(names))
-        raise UserError(f"baseline={baseline}: no row is called so; choices:{listed}")
+    if name is not None and name not in names:
+        listed = "".join(f"\n  '{one}'" for one in dict.fromkeys(names))
+        raise UserError(f"{key}={name}: no row is called so; choices:{listed}")
 
 
 def _differences(rows: Sequence[ComparedRow], metric: str, baseline: str | None) -> list[Difference]:

@@ -1,17 +1,43 @@
-"""The pictures of a comparison: every row with its runs and interval, and the paired differences."""
+"""The pictures of a comparison: every row with its runs and interval, paired differences, curves by epoch."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from records.figures import BLUE, INK, MAX_SWEEP_ROWS, VERMILLION, Picture, canvas, shortened, sweep_picture
-from records.metric_names import is_count
+from records.figures import (
+    BLUE,
+    INK,
+    MAX_SWEEP_ROWS,
+    VERMILLION,
+    Picture,
+    canvas,
+    headline,
+    series_by_epoch,
+    shortened,
+    sweep_picture,
+)
+from records.metric_names import bare, is_count, title_of
+from records.metrics_file import read_rows
+from records.run_directory import RunDirectory, stage_directories
 
 if TYPE_CHECKING:
-    from records.comparison import Board, Difference
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from records.comparison import Board, ComparedRow, Difference
 
 NAME_LENGTH = 44
+MAX_PANELS = 24
+PANELS_ACROSS = 4
+LOSS = "loss"
+_PARTS = {
+    "train": ("#777777", "training images as seen while they were trained on (grey)"),
+    "val": (BLUE, "the validation part (blue)"),
+}
 
 
 def comparison_picture(board: Board) -> Picture:
@@ -75,3 +101,96 @@ def differences_picture(board: Board) -> Picture | None:
 def _pairs(difference: Difference, metric: str) -> list[float]:
     first, second = difference.row.values(metric), difference.baseline.values(metric)
     return [first[pair] - second[pair] for pair in sorted(set(first) & set(second))]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """The curves of a row, a line for each run and part: (part, [(epoch, value)]); `name` is what they are of."""
+
+    row: ComparedRow
+    name: str
+    curves: Sequence[tuple[str, Sequence[tuple[int, float]]]]
+
+
+def curves_picture(board: Board) -> Picture | None:
+    """Draw how every row was trained: a metric by epoch of training and validation, a panel for each row.
+
+    It is the ranking metric, or the first of the table's that has curves; a row without it shows its training loss.
+    A line is a run; the dashed line is the mean of the metric on the test part. Rows without two epochs, such as those
+    that are fitted at once, are left out; None where that is every row.
+    """
+    metrics = dict.fromkeys([board.metric, *board.shown])
+    metric = next((one for one in metrics if any(_curves(row, bare(one)) for row in board.rows)), board.metric)
+    panels = [panel for row in board.rows if (panel := _panel(row, bare(metric)))][:MAX_PANELS]
+    if not panels:
+        return None
+    columns = min(PANELS_ACROSS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    measured = [panel for panel in panels if panel.name != LOSS]
+    title = f"{board.data}: {title_of(metric) if measured else 'training loss'} by epoch"
+    with canvas(3.3 * columns + 0.4, 2.5 * lines + 0.9) as figure:
+        axes = [figure.add_subplot(lines, columns, place) for place in range(1, len(panels) + 1)]
+        for panel, place in zip(panels, axes, strict=True):
+            _draw_panel(place, panel, panel.row.metrics[metric].mean if panel in measured else None)
+        _share_limits([place for panel, place in zip(panels, axes, strict=True) if panel in measured])
+        figure.supxlabel("Epoch", fontsize=12)
+        headline(figure, title)
+    return Picture(figure, title, _curves_description(panels, measured, metric))
+
+
+def _panel(row: ComparedRow, name: str) -> _Panel | None:
+    for one in (name, LOSS):
+        if curves := _curves(row, one):
+            return _Panel(row, one, curves)
+    return None
+
+
+def _curves(row: ComparedRow, name: str) -> list[tuple[str, list[tuple[int, float]]]]:
+    found = []
+    for run in row.runs:
+        series = _series(run.folder)
+        found += [(part, series[f"{part}/{name}"]) for part in _PARTS if f"{part}/{name}" in series]
+    return found
+
+
+def _series(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return (epoch, value) of what a run, or every stage of it, measured; a stage's epochs follow the one's before."""
+    files = [RunDirectory(place).metrics for place in stage_directories(folder) or [folder]]
+    stages = [series_by_epoch(read_rows(file)) for file in files if file.is_file()]
+    whole: dict[str, list[tuple[int, float]]] = {}
+    before = 0
+    for series in stages:
+        for name in series:
+            if all(name in one for one in stages):
+                whole.setdefault(name, []).extend((before + epoch, value) for epoch, value in series[name])
+        before += 1 + max((points[-1][0] for points in series.values()), default=-1)
+    return whole
+
+
+def _draw_panel(axes: Axes, panel: _Panel, reached: float | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for part, points in panel.curves:
+        axes.plot(*zip(*points, strict=True), color=_PARTS[part][0], linewidth=1.8)
+    if reached is not None:
+        axes.axhline(reached, color=VERMILLION, linewidth=1.6, linestyle="dashed")
+    axes.set_title(shortened(panel.row.name, 26), fontsize=12)
+    axes.set_ylabel(title_of(panel.name), fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _share_limits(axes: Sequence[Axes]) -> None:
+    limits = [place.get_ylim() for place in axes]
+    for place in axes:
+        place.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def _curves_description(panels: Sequence[_Panel], measured: Sequence[_Panel], metric: str) -> str:
+    parts = {part for panel in panels for part, _ in panel.curves}
+    seen = " and ".join(meaning for part, (_, meaning) in _PARTS.items() if part in parts)
+    text = f"By epoch on {seen}, a line for each run."
+    if measured:
+        text += f" Dashed: the mean of {metric} of the row."
+    if measured and len(measured) < len(panels):
+        text += f" Rows that do not measure {title_of(metric)} while they train show their training loss."
+    return text

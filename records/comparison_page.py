@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 from records.circumstances import circumstance_rows
 from records.comparison import Board, ComparedRow, Comparison, Difference, command_of
 from records.markdown import inline, table
-from records.metric_names import interval_of, is_bound, is_count
-from records.run_settings import setting_name
+from records.metric_names import interval_of, is_count, title_of
+from records.run_settings import ROW, setting_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from records.comparison import ComparedRun
 
-MAX_METRICS = 5
 _DAGGER = r"$^\dagger$"
 _LATEX_SIGNS = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _LATEX_SIGNS |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -27,7 +26,9 @@ _LATEX_SIGNS |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"
 
 def board_section(board: Board) -> str:
     """Return the table of one data set, the best row first, with the note that says how to read it."""
-    return f"## {board.data}\n\n{table(_head(board), _board_rows(board))}\n\n{_board_note(board)}"
+    sources = "\n".join(f"{number}. {source}" for number, source in enumerate(_sources(board), start=1))
+    told = f"\n\nPublished figures are others', from\n\n{sources}" if sources else ""
+    return f"## {board.data}\n\n{table(_head(board), _board_rows(board))}\n\n{_board_note(board)}{told}"
 
 
 def _board_note(board: Board) -> str:
@@ -188,7 +189,7 @@ def as_latex(comparison: Comparison) -> str:
 
 
 def _latex_board(board: Board) -> str:
-    metrics = _shown_metrics(board)
+    metrics = board.shown
     keys = [_latex(setting_name(key)) for key in board.keys] or ["row"]
     lines = [r"\begin{tabular}{" + "l" * len(keys) + "r" + "c" * len(metrics) + "}", r"\toprule"]
     lines += [_latex_line([*keys, "runs", *map(_latex, metrics)]), r"\midrule"]
@@ -220,32 +221,43 @@ def _latex(text: str) -> str:
     return "".join(_LATEX_SIGNS.get(sign, sign) for sign in text)
 
 
-def _shown_metrics(board: Board) -> list[str]:
-    """Return the first metrics in order of interest, the ranking one first; no bounds and no validation values."""
-    names = dict.fromkeys(board.metrics, 0.0)
-    others = [
-        name
-        for name in board.metrics
-        if name != board.metric and name.startswith("test/") and not is_bound(name, names)
-    ]
-    return [board.metric, *others][:MAX_METRICS]
-
-
 def _head(board: Board) -> list[str]:
-    return ["", *(f"`{setting_name(key)}`" for key in board.keys), "runs", *_shown_metrics(board)]
+    published = [f"published {title_of(metric)}" for metric in _published_metrics(board)]
+    return ["", *(f"`{setting_name(key)}`" for key in board.keys), "runs", *board.shown, *published]
 
 
 def _board_rows(board: Board) -> list[list[str]]:
-    metrics = _shown_metrics(board)
     return [
         [
             str(rank),
-            *(f"`{row.settings[key]}`" if key in row.settings else "" for key in board.keys),
+            *(_setting_cell(row, key) for key in board.keys),
             str(len(row.runs)),
-            *(_cell(row, metric) for metric in metrics),
+            *(_cell(row, metric) for metric in board.shown),
+            *(_published_cell(board, row, metric) for metric in _published_metrics(board)),
         ]
         for rank, row in enumerate(board.rows, start=1)
     ]
+
+
+def _setting_cell(row: ComparedRow, key: str) -> str:
+    if key not in row.settings:
+        return ""
+    return inline(row.settings[key]) if key == ROW else f"`{row.settings[key]}`"
+
+
+def _published_metrics(board: Board) -> list[str]:
+    return list(dict.fromkeys(one.metric for one in board.published))
+
+
+def _published_cell(board: Board, row: ComparedRow, metric: str) -> str:
+    """Return the published figures of a row, each with the number of its source."""
+    sources = _sources(board)
+    figures = [one for one in board.published if (one.row, one.metric) == (row.name, metric)]
+    return "; ".join(f"{one.value:g} [{sources.index(one.source) + 1}]" for one in figures)
+
+
+def _sources(board: Board) -> list[str]:
+    return list(dict.fromkeys(one.source for one in board.published))
 
 
 def _cell(row: ComparedRow, metric: str) -> str:

@@ -13,10 +13,13 @@ from records.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+SEED = "seed"
 SEED_MARK = "${seed}"
 NAMES = ("task", "model", "data")
+ROW = "row"
+"""The key by which a user names the row of a table that a run belongs to."""
 
-_NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "run", "seed", "quiet", *MODE_KEYS)
+_NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "run", "quiet", *MODE_KEYS)
 RETIRED_KEYS = ("task.transductive",)
 """Keys in the config.yaml of older runs that say nothing any more."""
 
@@ -40,10 +43,9 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return key to value, as text, of whatever may change a result, equal for runs that differ in the seed alone.
+    """Return key to value, as text, of whatever may change a result, the seed among them.
 
-    Seed and fold are left out, values that follow the seed (`data.split_seed: ${seed}`) are marked, and places below
-    the run's directory or the data's are told relative to these.
+    The fold is left out, and places below the run's directory or the data's are told relative to these.
     """
     paths = config.get("paths") or {}
     folders = [str(paths[key]) for key in ("run_dir", "data_dir") if paths.get(key)]
@@ -51,10 +53,31 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     idle = () if config.get("init_from") else ("init_parts",)
     kept = {name: node for name, node in config.items() if name not in (*_NO_SETTINGS, *idle)}
     return {
-        key: _text(key, value, config.get("seed"), folders)
+        key: _text(value, folders)
         for key, value in leaves(kept)
         if key not in _NO_MATTER and not key.endswith("_target_")
     }
+
+
+def without_seeds(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the settings without the seed, with a mark where a value follows it: equal where the seed alone differs.
+
+    A key that ends in `seed` follows (`data.split_seed: ${seed}`) where it has the seed's value and no run of another
+    seed has that value too; otherwise it was given (`data.selection_seed: 0`) and meets a seed of 0 by chance.
+    """
+    seeds: dict[tuple[str, str], set[str | None]] = {}
+    for one in settings:
+        for key, value in one.items():
+            if key.endswith(SEED) and key != SEED:
+                seeds.setdefault((key, value), set()).add(one.get(SEED))
+    return [
+        {
+            key: SEED_MARK if seeds.get((key, value)) == {one.get(SEED)} == {value} else value
+            for key, value in one.items()
+            if key != SEED
+        }
+        for one in settings
+    ]
 
 
 def leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -70,9 +93,10 @@ def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the keys that tell these settings apart: names first, then what varies where all names are the same.
 
     That task, model or data differ says why their own keys differ, so those keys are told only where they vary between
-    settings of one task, model and data.
+    settings of one task, model and data. Where every run was given the name of its row, that name stands for all three.
     """
-    names = [f"{name}.name" for name in NAMES]
+    named = all(one.get(ROW, "null") != "null" for one in settings)
+    names = [ROW] if named else [f"{name}.name" for name in NAMES]
     keys = [key for key in names if len({one.get(key) for one in settings}) > 1]
     groups: dict[tuple[str | None, ...], list[Mapping[str, str]]] = {}
     for one in settings:
@@ -90,9 +114,7 @@ def setting_name(key: str) -> str:
     return key.removesuffix(".name") if key.partition(".")[0] in NAMES else key
 
 
-def _text(key: str, value: Any, seed: Any, folders: Sequence[str]) -> str:
-    if key.rpartition(".")[2].endswith("seed") and value == seed and seed is not None:
-        return SEED_MARK
+def _text(value: Any, folders: Sequence[str]) -> str:
     if isinstance(value, str):
         for folder in folders:
             if value == folder or value.startswith(f"{folder}/"):

@@ -21,7 +21,7 @@ from records.metric_names import HEADLINE
 from records.override_set import override_settings, short_name, varying_keys
 from records.result import Result, read_result
 from records.run_directory import RunDirectory
-from records.run_settings import flat_settings, read_configuration
+from records.run_settings import flat_settings, read_configuration, without_seeds
 from records.statistic import Statistic, statistic
 
 if TYPE_CHECKING:
@@ -256,8 +256,9 @@ def shared_settings(runs: Iterable[Path]) -> dict[str, str]:
         except UserError:
             # a job that ended before it had a configuration is told with its reason
             continue
-    first = found[0] if found else {}
-    return {key: value for key, value in first.items() if all(one.get(key) == value for one in found)}
+    told = without_seeds(found)
+    first = told[0] if told else {}
+    return {key: value for key, value in first.items() if all(one.get(key) == value for one in told)}
 
 
 def _read_job(folder: Path, name: str) -> SweepJob:

@@ -11,8 +11,10 @@ from records.atomic_file import write_json
 from records.result import Result, to_json
 
 
-def write_run(folder: Path, score: float | None, *, seed: int = 0, bits: int = 32, **changes: Any) -> Path:
-    """Write a completed run of a task `t` at `folder`; `changes` are of its record."""
+def write_run(
+    folder: Path, score: float | None, *, seed: int = 0, bits: int = 32, row: str | None = None, **changes: Any
+) -> Path:
+    """Write a completed run of a task `t` at `folder`, called `row` in tables; `changes` are of its record."""
     folder.mkdir(parents=True)
     metrics = {} if score is None else {"test/map@all": score, "test/accuracy": 0.5, "val/map@all": 0.1}
     fields: dict[str, Any] = {
@@ -44,6 +46,7 @@ def write_run(folder: Path, score: float | None, *, seed: int = 0, bits: int = 3
     write_json(folder / "result.json", to_json(result))
     config = {
         "seed": seed,
+        "row": row,
         "mode": "train",
         "task": {"name": result.task, "bits": bits},
         "model": {"name": result.model},
