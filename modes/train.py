@@ -20,6 +20,7 @@ from lit_modules.base import LabelSpace, TaskModule
 from lit_modules.optimization import count_parameters
 from modes import build, encoders, initial, screen
 from modes.cached_features import cached_features, caches_features
+from modes.kept_memory import keep_freed_memory
 from modes.life import Settings, live
 from records.atomic_file import write_text
 from records.environment import hardware, is_first_process
@@ -74,6 +75,8 @@ def train(settings: Settings, record: RunRecord) -> None:
     task = build.build_task(settings, backbone, data, **encoders.supplied(seen_through))
     initial.apply_initial_weights(settings, task, data, is_resumed=run.last_checkpoint.is_file())
     trainer = build.build_trainer(settings, data)
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     describe(record, task, data, trainer)
     keep_labels(run, task.labels)
     screen.show_start(settings, task, data, trainer, run)
