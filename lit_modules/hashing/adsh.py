@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import code_of, full_precision
+from lit_modules.hashing.base import full_precision
+from lit_modules.hashing.discrete_codes import descend_bits
 from lit_modules.hashing.memory_bank import BankedHashing, CodeBank, MemoryBank
 from lit_modules.hashing.similarity import shared_label
 
@@ -83,14 +84,8 @@ def update_codes(
         own_values: real (M, K), the row of U of each code's image, 0 for images outside the sample.
         gamma: weight of the pull of a code to its own image's value.
     """
-    codes = codes.clone()
-    bits = codes.shape[1]
-    wanted = bits * sampled_targets(values, sample_labels, labels) + gamma * own_values
-    overlap = values.T @ values
-    for bit in range(bits):
-        others = codes @ overlap[:, bit] - codes[:, bit] * overlap[bit, bit]
-        codes[:, bit] = code_of(wanted[:, bit] - others)
-    return codes
+    wanted = codes.shape[1] * sampled_targets(values, sample_labels, labels) + gamma * own_values
+    return descend_bits(codes, wanted, values.T @ values)
 
 
 class ADSH(BankedHashing):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
-from lit_modules.hashing.base import code_of, full_precision
+from lit_modules.hashing.base import full_precision
+from lit_modules.hashing.discrete_codes import descend_bits
 from lit_modules.hashing.memory_bank import BankedHashing, CodeBank, MemoryBank
 from lit_modules.hashing.similarity import pair_likelihood, shared_label
 
@@ -41,8 +42,7 @@ def ridge_classifier(codes: Tensor, labels: Tensor, num_classes: int, ridge: flo
 def update_bits(codes: Tensor, values: Tensor, labels: Tensor, weights: Tensor, pull: float) -> Tensor:
     """Return codes (N, K) after one pass over the bits, each set to its optimum given all others.
 
-    Discrete cyclic coordinate descent on |Y - B W|^2 + pull |B - U|^2 (Shen et al., "Supervised Discrete Hashing",
-    CVPR 2015).
+    Minimises |Y - B W|^2 + pull |B - U|^2.
 
     Args:
         codes: B, (N, K) of -1 and 1, or 0 for no code yet.
@@ -51,13 +51,8 @@ def update_bits(codes: Tensor, values: Tensor, labels: Tensor, weights: Tensor, 
         weights: W, real (K, C).
         pull: eta / mu of the paper.
     """
-    codes = codes.clone()
     wanted = class_rows(weights, labels) + pull * values
-    overlap = weights @ weights.T
-    for bit in range(codes.shape[1]):
-        others = codes @ overlap[:, bit] - codes[:, bit] * overlap[bit, bit]
-        codes[:, bit] = code_of(wanted[:, bit] - others)
-    return codes
+    return descend_bits(codes, wanted, weights @ weights.T)
 
 
 def dsdh_loss(h: Tensor, values: Tensor, similar: Tensor, code: Tensor, eta: float, size: int) -> dict[str, Tensor]:
@@ -82,14 +77,14 @@ def dsdh_loss(h: Tensor, values: Tensor, similar: Tensor, code: Tensor, eta: flo
 class DSDH(BankedHashing):
     """DSDH against a memory bank of all training images, with a discrete code for each of them.
 
-    Each step updates classifier and codes of the whole bank in turn, `dcc_iterations` times. Images that share a label
-    are similar, in multi-label data too, where the classifier's target is the multi-hot row.
+    Each step updates classifier and codes of the whole bank in turn, until nothing changes or `dcc_iterations` times.
+    Images that share a label are similar, in multi-label data too, where the classifier's target is the multi-hot row.
 
     Args:
         mu: weight of the classification error.
         nu: weight of the classifier's norm.
         eta: weight of the pull of values and codes to each other.
-        dcc_iterations: updates of classifier and codes per step.
+        dcc_iterations: most updates of classifier and codes per step.
         likelihood_gradient_only_as_published: leave the pull to the codes out of the loss, so that they have no effect.
         count_unseen_rows: rows of images not seen yet count as values of 0 without any class, as in the published
             code; by default they are left out.
@@ -139,5 +134,8 @@ class DSDH(BankedHashing):
         codes, values, labels = self.bank.codes[rows], self.bank.values[rows], self.bank.labels[rows]
         for _ in range(self.dcc_iterations):
             weights = ridge_classifier(codes, labels, self.labels.num_classes, self.nu / self.mu)
-            codes = update_bits(codes, values, labels, weights, self.eta / self.mu)
+            updated = update_bits(codes, values, labels, weights, self.eta / self.mu)
+            if torch.equal(updated, codes):
+                break  # the same codes have the same classifier, so that no later update changes anything
+            codes = updated
         self.bank.codes[rows] = codes
