@@ -47,10 +47,12 @@ class TaskModule(L.LightningModule):
     sees the batch of all ranks, with gradient, as one process with the whole batch would. Losses that judge each sample
     by itself need it not: averaging the ranks' gradients is the same.
 
-    `fits_at_once` says that nothing is trained in steps: all there is to learn is computed in one pass.
+    `fits_at_once` says that nothing is trained in steps: all there is to learn is computed in one pass. `memories` are
+    beginnings of the names of buffers that hold samples of the training part, which other data cannot take over.
     """
 
     fits_at_once: ClassVar[bool] = False
+    memories: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, backbone: Backbone, labels: LabelSpace, optimization: Optimization, gather_batch: bool = False

@@ -113,9 +113,11 @@ def _unwrapped(name: str) -> str:
 
 
 def _load_head(task: TaskModule, head: StateDict, initial: InitialWeights) -> InitialWeights:
-    """Load what fits of the head, and say what does not; what is no weight (metric states, banks) stays new."""
+    """Load what fits of the head, its buffers too, and say what does not; memories of training images stay new."""
     expected: Mapping[str, Tensor] = {
-        name: parameter for name, parameter in task.named_parameters() if not name.startswith(OWN_BACKBONE)
+        name: tensor
+        for name, tensor in task.state_dict().items()
+        if not name.startswith((OWN_BACKBONE, *task.memories))
     }
     common = [name for name in expected if name in head]
     fitting = {name: head[name] for name in common if head[name].shape == expected[name].shape}

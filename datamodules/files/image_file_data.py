@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ class ImageFileData(ImageDataModule):
                 "data.unreadable=drop leaves out what cannot be read.",
             )
         shown = "; ".join(f"{paths[place]}: {reason}" for place, reason in list(bad.items())[:SHOWN])
-        _warn(
+        warn(
             f"{len(bad):,} of {len(paths):,} images cannot be read and are left out (data.unreadable=drop); "
             f"the first: {shown}"
         )
@@ -195,12 +196,12 @@ class ImageFileData(ImageDataModule):
             if self.duplicates == "error":
                 raise UserError(f"{found}. Take them out by data.duplicates=exclude, or allow them by =report")
             if self.duplicates == "report":
-                _warn(f"{found}. data.duplicates=exclude takes them out of {name!r}")
+                warn(f"{found}. data.duplicates=exclude takes them out of {name!r}")
                 continue
             twice = positions_also_in(parts[name], parts[asked], groups)
             if twice.all():
                 raise UserError(f"{found}. data.duplicates=exclude would leave {name!r} empty; take =report")
-            _warn(f"{found}. {int(twice.sum()):,} images were taken out of {name!r} (data.duplicates=exclude)")
+            warn(f"{found}. {int(twice.sum()):,} images were taken out of {name!r} (data.duplicates=exclude)")
             parts[name] = parts[name][~twice]
         return parts
 
@@ -208,13 +209,16 @@ class ImageFileData(ImageDataModule):
         """Give every image a number, int64 (N,), the same to images that are the same."""
         names = self.listing.names
         if self.duplicates_by == "path":
-            return np.arange(len(names))
+            # a.png and ./a.png are one file
+            numbers: dict[str, int] = {}
+            paths = (os.path.normpath(self.image_folder / name) for name in names)
+            return np.array([numbers.setdefault(path, len(numbers)) for path in paths], dtype=np.int64)
         digests = content_digests(self.image_folder / name for name in names)
         return np.unique(np.array(digests), return_inverse=True)[1]
 
     def _say_what_is_odd(self) -> None:
         for text in (*self._unexpected_sizes(), *self._without_class(), *self._without_image()):
-            _warn(text)
+            warn(text)
 
     def _unexpected_sizes(self) -> list[str]:
         found = {**self.splits.sizes, "classes": self.num_classes}
@@ -259,5 +263,6 @@ def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"data.{key} is {value!r}; the choices are {', '.join(choices)}")
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Warn of what a run on image files goes on with; the first process alone."""
     warnings.warn(text, RunWarning, stacklevel=3)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from datamodules.base import RetrievalDataModule
-from datamodules.files.image_file_data import ImageFileData
+from datamodules.files.image_file_data import ImageFileData, warn
 from datamodules.files.listing import Listing
 from datamodules.sampling.randomness import Stream
 from datamodules.sampling.splits import stratified_hold_out
@@ -41,8 +41,19 @@ class ImageFileSplit(ImageFileData):
         return self.parts_from({"train": rest, "test": test})
 
     def with_usual_parts(self, listing: Listing) -> Listing:
-        """Return a listing with this data set's own parts; unchanged where it lists none."""
-        return replace(listing, parts=self.parts_from(listing.parts)) if listing.parts else listing
+        """Return a listing with this data set's own parts; unchanged where it lists none. What no part uses is said."""
+        if not listing.parts:
+            return listing
+        parts = self.parts_from(listing.parts)
+        used = torch.cat(list(parts.values()))
+        for name, positions in listing.parts.items():
+            idle = int((~torch.isin(positions, used)).sum())
+            if idle:
+                warn(
+                    f"{idle:,} images listed as {name!r} are in no part that is used ({', '.join(parts)}): list them "
+                    "under one of these names"
+                )
+        return replace(listing, parts=parts)
 
     def parts_from(self, listed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return what is trained on, validated on and tested on; queries are a test part as well."""

@@ -65,7 +65,8 @@ def sampled_targets(values: Tensor, sample_labels: Tensor, labels: Tensor) -> Te
         similar = shared_label(block, sample_labels)
         sums.append(similar.to(values.dtype) @ values)
         alike += int(similar.sum())
-    ratio = alike / max(len(labels) * len(values) - alike, 1)
+    unlike = len(labels) * len(values) - alike
+    ratio = alike / unlike if unlike else 0.0  # without a dissimilar pair there is none to weigh
     return (1 + ratio) * torch.cat(sums) - ratio * values.sum(dim=0)
 
 
@@ -110,6 +111,7 @@ class ADSH(BankedHashing):
 
     bank: SampledCodeBank
     bank_type: ClassVar[type[MemoryBank]] = SampledCodeBank
+    cost_of_step: ClassVar[str] = "; after each sample of task.num_samples images the codes of all rows are found anew"
 
     def __init__(
         self,

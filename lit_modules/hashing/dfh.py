@@ -7,7 +7,7 @@ Li, Pei, Zha and van Gemert, "Push for Quantization: Deep Fisher Hashing", BMVC 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -90,6 +90,8 @@ class DFH(MemoryBankHashing):
             batch have no direction but rounding's; by default they start at small random values of the run's seed.
         shared: arguments of `MemoryBankHashing`.
     """
+
+    cost_of_step: ClassVar[str] = f", and {CENTER_STEPS} steps on the class centres"
 
     relaxed_centers: Tensor
     centers: Tensor

@@ -96,6 +96,7 @@ class DSDH(BankedHashing):
 
     bank: CodeBank
     bank_type: ClassVar[type[MemoryBank]] = CodeBank
+    cost_of_step: ClassVar[str] = ", and finds the codes of all rows anew, bit by bit"
 
     def __init__(
         self,

@@ -8,14 +8,17 @@ Cao, Long, Wang and Yu, "HashNet: Deep Learning to Hash by Continuation", ICCV 2
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.hashing.base import HashingModule, full_precision
 from lit_modules.hashing.similarity import balanced_weights, pair_likelihood, shared_label
+from records.notices import RunWarning
 
 
 def hashnet_loss(h: Tensor, similar: Tensor, alpha: float) -> dict[str, Tensor]:
@@ -62,6 +65,19 @@ class HashNet(HashingModule):
         self.alpha = alpha
         self.epochs_per_stage = epochs_per_stage
         self.register_buffer("scale", torch.ones(()))
+
+    def on_fit_start(self) -> None:
+        """Warn where the run ends before the scale has grown once."""
+        super().on_fit_start()
+        epochs = self.trainer.max_epochs
+        if epochs is not None and 0 < epochs <= self.epochs_per_stage:
+            rank_zero_only(warnings.warn)(
+                f"the scale of tanh never grows in trainer.max_epochs={epochs} with task.epochs_per_stage="
+                f"{self.epochs_per_stage}, and without it HashNet is a likelihood of pairs alone; "
+                f"task.epochs_per_stage={max(epochs // 5, 1)} lets it grow",
+                RunWarning,
+                stacklevel=2,
+            )
 
     def on_train_epoch_start(self) -> None:
         """Set the scale of this epoch; a buffer keeps it for tests and exports of the checkpoint."""

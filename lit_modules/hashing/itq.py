@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lit_modules.hashing.pcah import principal_components
-from lit_modules.hashing.post_hoc import PostHoc, Projection
+from lit_modules.hashing.post_hoc import PostHoc, Projection, enough_for_components
 
 
 def quantizing_rotation(values: np.ndarray, iterations: int = 50, seed: int = 0) -> np.ndarray:
@@ -50,6 +50,7 @@ class ITQ(PostHoc):
         super().__init__(**shared)
         if iterations < 1:
             raise ValueError(f"task.iterations is {iterations}; it must be at least 1")
+        enough_for_components(self.fit_samples, self.backbone.num_features, self.bits)
         self.iterations = iterations
 
     def fit_features(self, features: np.ndarray) -> Projection:

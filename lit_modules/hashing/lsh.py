@@ -17,7 +17,8 @@ from lit_modules.hashing.post_hoc import PostHoc, Projection, around_mean
 def random_hyperplanes(features: np.ndarray, bits: int, seed: int = 0, centre: bool = True) -> Projection:
     """Return `bits` hyperplanes with normals drawn from a Gaussian, through the mean of features (N, D) or the origin.
 
-    The number of bits may exceed D. Two vectors fall on different sides with probability angle / pi.
+    The number of bits may exceed D. Two vectors fall on different sides with probability angle / pi. Written out:
+    faiss.IndexLSH (1.15.1) has orthonormal directions in place of independent ones, and the same for every seed.
     """
     normals = np.random.default_rng(seed).standard_normal((bits, features.shape[1])).astype(features.dtype)
     mean = features.mean(axis=0, dtype=np.float64) * float(centre)

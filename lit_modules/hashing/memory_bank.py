@@ -102,7 +102,10 @@ class BankedHashing(HashingModule):
         UserError: the bank does not fit into memory, or `gather_batch` is off.
     """
 
+    memories: ClassVar[tuple[str, ...]] = ("bank.",)
     bank_type: ClassVar[type[MemoryBank]] = MemoryBank
+    cost_of_step: ClassVar[str] = ""
+    """What a step computes besides pairs of batch and bank, as the end of a sentence."""
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
@@ -121,7 +124,7 @@ class BankedHashing(HashingModule):
         device = self.trainer.strategy.root_device
         if device.type == "cuda":
             check_fits(self.bank.bytes, device, bank_mends(len(self.bank), self.bits))
-        say_cost(self.bank, self.bits)
+        say_cost(self.bank, self.bits, self.cost_of_step)
 
     def on_fit_start(self) -> None:
         """Refuse to train on with the bank of other data.
@@ -234,11 +237,14 @@ def bank_mends(size: int, bits: int) -> str:
 
 
 @rank_zero_only
-def say_cost(bank: MemoryBank, bits: int) -> None:
-    """Say what a bank costs: on screen, and where it is large as a warning that the record repeats."""
+def say_cost(bank: MemoryBank, bits: int, work: str = "") -> None:
+    """Say what a bank costs: on screen, and where it is large as a warning that the record repeats.
+
+    `work` is what a step computes besides its pairs, as the end of the sentence.
+    """
     text = (
         f"Memory bank: {len(bank):,} rows of {bits} bits take {readable_bytes(bank.bytes)}, and as much in each "
-        f"checkpoint; every step takes about {readable_bytes(step_bytes(1, len(bank)))} per image of the batch"
+        f"checkpoint; every step takes about {readable_bytes(step_bytes(1, len(bank)))} per image of the batch{work}"
     )
     if bank.bytes < NOTEWORTHY_BYTES:
         say(text)

@@ -8,6 +8,8 @@ labels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.decomposition import PCA
 
@@ -20,7 +22,8 @@ def principal_components(features: np.ndarray, bits: int) -> Projection:
     Raises:
         ValueError: fewer features or samples than bits.
     """
-    enough_for_components(features, bits)
+    num_samples, width = features.shape
+    enough_for_components(num_samples, width, bits)
     mean = features.mean(axis=0, dtype=np.float64).astype(features.dtype)
     components = PCA(bits, svd_solver="covariance_eigh").fit(features - mean).components_
     return around_mean(components, mean)
@@ -28,6 +31,10 @@ def principal_components(features: np.ndarray, bits: int) -> Projection:
 
 class PCAH(PostHoc):
     """PCA hashing; at most as many bits as the features are wide. Labels of any kind will do, none is used."""
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        enough_for_components(self.fit_samples, self.backbone.num_features, self.bits)
 
     def fit_features(self, features: np.ndarray) -> Projection:
         """Return the principal components."""

@@ -49,13 +49,12 @@ def scaled_to_codes(projection: Projection, features: np.ndarray) -> Projection:
     return Projection(projection.weight * factor, projection.bias * factor)
 
 
-def enough_for_components(features: np.ndarray, bits: int) -> None:
-    """Make sure that features (N, D) have `bits` principal components.
+def enough_for_components(num_samples: int, width: int, bits: int) -> None:
+    """Make sure that num_samples features of a width have `bits` principal components.
 
     Raises:
         ValueError: fewer features or samples than bits.
     """
-    num_samples, width = features.shape
     if bits > width:
         raise ValueError(
             f"task.bits={bits}: features of width {width} have only {width} principal components; "
@@ -64,7 +63,7 @@ def enough_for_components(features: np.ndarray, bits: int) -> None:
     if bits > num_samples:
         raise ValueError(
             f"task.bits={bits}: {num_samples} images have fewer principal components than that; "
-            "raise task.fit_samples or data.batch_size, or choose fewer bits"
+            "raise task.fit_samples, or choose fewer bits"
         )
 
 
@@ -80,7 +79,8 @@ class PostHoc(FrozenFeatures):
 
     The features of an epoch are collected, those of all ranks together, and at its last batch, before validation, the
     hash layer's weight and bias are set. One epoch is all it takes (`trainer.max_epochs: 1` in the task's YAML); more
-    compute the same again. Images are taken as they are: augmentation is switched off. No label is used.
+    compute the same again. Images are taken as they are: augmentation is switched off. No label is used. What an epoch
+    leaves out is left out: images that the ranks cannot share evenly, and a last batch of one.
 
     Args:
         seed: of every random choice.

@@ -123,6 +123,7 @@ class PaCo(LongTailModule):
 
     takes_weights: ClassVar[bool] = False
     takes_mixup: ClassVar[bool] = False
+    memories: ClassVar[tuple[str, ...]] = ("queue.",)
 
     def __init__(
         self,

@@ -8,6 +8,8 @@ import torch
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
 from lit_modules.hashing.classify import Classify
+from lit_modules.hashing.dpsh import DPSH
+from lit_modules.hashing.orthohash import OrthoHash
 from lit_modules.initial_weights import start_from
 from modes.initial import apply_initial_weights, checkpoint_of_source, frozen_part
 from records.errors import UserError
@@ -17,11 +19,11 @@ from records.run_directory import last_stage
 SETTINGS = {"init_from": None, "init_parts": "all", "init_keys": {}, "freeze": None, "task": {}}
 
 
-def task_of(num_classes=3, architecture="tiny", bits=4, **options):
+def task_of(num_classes=3, architecture="tiny", bits=4, method=Classify, options=None, **settings):
     labels = LabelSpace(num_classes, tuple("abcdefgh"[:num_classes]), (5,) * num_classes, False, 5 * num_classes)
-    backbone = build_backbone("own", architecture, False, image_size=32, **options)
+    backbone = build_backbone("own", architecture, False, image_size=32, **(options or {}))
     shared = {"backbone": backbone, "labels": labels, "optimization": SimpleNamespace(), "metric": None}
-    return Classify(bits=bits, **shared)
+    return method(bits=bits, **settings, **shared)
 
 
 def saved(state, path):
@@ -36,6 +38,26 @@ def test_a_run_of_ours_is_loaded_whole(tmp_path):
         assert torch.equal(fresh.state_dict()[name], tensor), name
     assert fresh.backbone.pretrained.used
     assert "classifier.weight" in fresh.backbone.pretrained.source
+
+
+def test_what_a_head_learned_in_buffers_is_loaded_too(tmp_path):
+    trained, fresh = (task_of(method=OrthoHash, centres="bernoulli", seed=seed) for seed in (0, 1))
+    with torch.no_grad():
+        trained.batch_norm.running_mean.fill_(2.0)
+    assert not torch.equal(trained.codebook.signs, fresh.codebook.signs)
+    start_from(fresh, saved(trained.state_dict(), tmp_path / "last.ckpt"))
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], tensor), name
+    assert "not used" not in fresh.backbone.pretrained.source
+
+
+def test_memories_of_training_images_stay_new(tmp_path):
+    trained, fresh = task_of(method=DPSH, gather_batch=True), task_of(method=DPSH, gather_batch=True)
+    trained.bank.seen.fill_(True)
+    start_from(fresh, saved(trained.state_dict(), tmp_path / "last.ckpt"))
+    assert not fresh.bank.seen.any()
+    assert torch.equal(fresh.hash_layer.weight, trained.hash_layer.weight)
+    assert "not used: bank.values, bank.labels, bank.seen" in fresh.backbone.pretrained.source
 
 
 def test_only_the_backbone_where_asked(tmp_path):
@@ -79,7 +101,7 @@ def test_own_names_for_a_strange_checkpoint(tmp_path):
     assert "not in the file: hash_layer.weight" in fresh.backbone.pretrained.source
 
 
-@pytest.mark.parametrize("other", [{"width": 16}, {"architecture": "cifar_resnet20"}])
+@pytest.mark.parametrize("other", [{"options": {"width": 16}}, {"architecture": "cifar_resnet20"}])
 def test_another_architecture_is_refused_by_name(tmp_path, other):
     file = saved(task_of(**other).state_dict(), tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"init_from=.*last\.ckpt"):

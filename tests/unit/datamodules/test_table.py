@@ -64,6 +64,32 @@ def test_a_split_column_names_the_parts(files: DigitFiles) -> None:
         retrieval(files, split_column="split", val_fraction=0.1).setup()
 
 
+def test_listed_images_that_no_part_uses_are_counted(files: DigitFiles) -> None:
+    parts = ["train", "query", "test", "database", "train"]
+    rows = [
+        f"{name},{label},{parts[place % 5]}"
+        for place, (name, label) in enumerate(zip(files.names, files.labels, strict=True))
+    ]
+    write_lines(files.root / "images.csv", ["path,label,split", *rows])
+    with pytest.warns(RunWarning, match=r"^6 images listed as 'test' are in no part that is used \(train, query, data"):
+        assert retrieval(files, split_column="split").sizes == {"train": 12, "query": 6, "database": 18}
+    with pytest.warns(RunWarning) as seen:
+        assert classification(files, split_column="split").sizes == {"train": 12, "test": 6}
+    told = [str(one.message) for one in seen]
+    assert [text.partition(" are in no part")[0] for text in told] == [
+        "6 images listed as 'query'", "6 images listed as 'database'"
+    ]  # fmt: skip
+
+
+def test_one_file_under_two_spellings_is_one_image(files: DigitFiles) -> None:
+    rows = [f"{name},{label},{'query' if place % 5 == 0 else 'train'}" for place, (name, label) in
+            enumerate(zip(files.names, files.labels, strict=True))]  # fmt: skip
+    again = [f"./{files.names[0]},{files.labels[0]},database"]
+    write_lines(files.root / "images.csv", ["path,label,split", *rows, *again])
+    with pytest.warns(RunWarning, match=r"1 of 6 images of the part 'query' are also in 'database'"):
+        retrieval(files, split_column="split").setup()
+
+
 def test_the_training_part_is_searched_where_no_database_is_listed(files: DigitFiles) -> None:
     rows = [f"{name},{label},{'Test' if place % 5 == 0 else 'TRAIN'}" for place, (name, label) in
             enumerate(zip(files.names, files.labels, strict=True))]  # fmt: skip

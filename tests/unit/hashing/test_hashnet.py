@@ -1,12 +1,15 @@
 """HashNet's loss against a loop over pairs, and the growth of its scale."""
 
 import math
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pair_losses import BITS, CLASS_NUMBERS, MULTI_HOT, assert_equals_slow, batch_of, build, dot, draw, share
 
 from lit_modules.hashing.hashnet import HashNet, continuation_scale, hashnet_loss
+from records.notices import RunWarning
 
 
 def slow_loss(h, similar, alpha):
@@ -53,6 +56,18 @@ def test_the_head_applies_the_scale_that_the_checkpoint_keeps():
     module.scale.fill_(3.0)
     torch.testing.assert_close(module.head(features)["h"], (3 * module.hash_layer(features)).tanh())
     assert module.state_dict()["scale"] == 3
+
+
+@pytest.mark.parametrize(("epochs", "is_told"), [(5, True), (20, True), (21, False), (-1, False)])
+def test_a_run_that_ends_before_the_scale_grows_is_told(epochs, is_told, monkeypatch):
+    module = build(HashNet)
+    monkeypatch.setattr(HashNet, "trainer", SimpleNamespace(max_epochs=epochs))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        module.on_fit_start()
+    assert [one.category for one in seen] == [RunWarning] * is_told
+    if is_told:
+        assert f"trainer.max_epochs={epochs} with task.epochs_per_stage=20" in str(seen[0].message)
 
 
 def test_a_stage_of_no_epoch_is_refused():

@@ -109,10 +109,10 @@ def test_a_step_that_does_not_fit_is_refused_before_it_is_taken(monkeypatch):
     module = build(DPSH)
     module._trainer = type("Trainer", (), {"world_size": 2})()
     monkeypatch.setattr(type(module), "trainer", property(lambda self: self._trainer))
-    monkeypatch.setattr(memory_cost, "free_bytes", lambda device: 4 * 8 * 8 * 10 - 1)
+    monkeypatch.setattr(memory_cost, "free_bytes", lambda device: 4 * 18 * 8 * 10 - 1)
     with pytest.raises(UserError, match=r"data\.batch_size"):
         module.on_train_batch_start(batch_of([0, 1, 2, 3]), 0)
-    monkeypatch.setattr(memory_cost, "free_bytes", lambda device: 4 * 8 * 8 * 10)
+    monkeypatch.setattr(memory_cost, "free_bytes", lambda device: 4 * 18 * 8 * 10)
     module.on_train_batch_start(batch_of([0, 1, 2, 3]), 0)
 
 
@@ -134,7 +134,7 @@ def test_the_cost_is_said_and_recorded_where_it_is_large(monkeypatch, capsys):
     say_cost(bank, BITS)
     expected = (
         "Memory bank: 1,000 rows of 6 bits take 33.0 kB, and as much in each checkpoint; every step takes about "
-        "32.0 kB per image of the batch"
+        "72.0 kB per image of the batch"
     )
     assert capsys.readouterr().out.strip() == expected
     monkeypatch.setattr(memory_bank, "NOTEWORTHY_BYTES", 0)

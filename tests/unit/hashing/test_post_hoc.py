@@ -194,6 +194,14 @@ def test_fit_samples_limit_what_is_fitted():
     np.testing.assert_allclose(module.hash_layer.weight.detach().numpy(), expected.weight, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", [ITQ, PCAH])
+def test_more_bits_than_components_are_refused_before_anything_is_encoded(method):
+    with pytest.raises(ValueError, match=r"task\.bits=17: features of width 16 .* choose task\.bits=16"):
+        small_task(method, bits=17)
+    with pytest.raises(ValueError, match=r"task\.bits=12: 8 images have fewer principal components"):
+        small_task(method, fit_samples=8)
+
+
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match=r"task\.fit_samples is 0"):
         small_task(PCAH, fit_samples=0)
