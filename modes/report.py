@@ -164,8 +164,7 @@ def show(comparison: Comparison, folder: Path) -> None:
         screen.print(table)
         if len(board.rows) > SHOWN:
             screen.print(f"the first {SHOWN} of {len(board.rows)} rows")
-        tested = [one for one in board.differences if one.paired is not None and one.paired.count > 1]
-        for one in tested[:SHOWN]:
+        for one in board.tested[:SHOWN]:
             screen.print(page.statement(board, one).replace("`", ""), soft_wrap=True)
     tell(f"report: {folder / 'report.html'}")
 

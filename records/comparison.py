@@ -120,6 +120,11 @@ class Board:
     differences: tuple[Difference, ...]
     published: tuple[PublishedFigure, ...] = ()
 
+    @property
+    def tested(self) -> list[Difference]:
+        """The differences of two pairs at least, of which chance can be told."""
+        return [one for one in self.differences if one.paired is not None and one.paired.count > 1]
+
     def is_better(self, difference: float) -> bool:
         """Say whether a difference of the metric is for the good."""
         return difference < 0 if self.smaller_is_better else difference > 0

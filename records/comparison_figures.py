@@ -54,11 +54,11 @@ def comparison_picture(board: Board) -> Picture:
 def differences_picture(board: Board) -> Picture | None:
     """Draw each row's paired difference from its baseline: every pair, the mean, its 95 % interval; better is right.
 
-    Rows without a pair are left out; None where there is no other. A significant difference is a filled dot, any other
-    an open one.
+    Rows without a pair are left out; None where no row has two, so that chance cannot be told. A significant difference
+    is a filled dot, any other an open one.
     """
     shown = [one for one in board.differences if one.paired is not None][:MAX_SWEEP_ROWS]
-    if not shown:
+    if not board.tested:
         return None
     sign = "smaller is better" if board.smaller_is_better else "larger is better"
     with canvas(8.6, 2.0 + 0.5 * len(shown)) as figure:

@@ -50,9 +50,14 @@ def _board_note(board: Board) -> str:
 
 
 def differences(board: Board) -> str:
-    """Return the paired differences from the baseline as a table, and one sentence on each; empty for a single row."""
+    """Return the paired differences from the baseline as a table, and one sentence on each; empty for a single row.
+
+    Where no row has two pairs, chance cannot be told from any difference, which is all that is said then.
+    """
     if not board.differences:
         return ""
+    if not board.tested:
+        return f"### {board.data}: differences\n\n{_untested(board)}"
     rows = [_difference_cells(board, one) for one in board.differences]
     head = ("row", "pairs", "difference", "better : worse", "t test p", "after Holm", "sign test p")
     sentences = "\n".join(f"- {statement(board, one)}" for one in board.differences)
@@ -63,6 +68,15 @@ def differences(board: Board) -> str:
         f"{board.level:g}."
     )
     return f"### {board.data}: differences\n\n{table(head, rows)}\n\n{note}\n\n{sentences}"
+
+
+def _untested(board: Board) -> str:
+    text = (
+        f"No row shares two seeds with `{board.differences[0].baseline.name}`, so chance cannot be told from a "
+        "difference: sweep over several seeds to compare."
+    )
+    others = ", ".join(f"`{one.row.name}`" for one in board.differences if one.other_splits)
+    return f"{text} Other lists of samples than that row's: {others}." if others else text
 
 
 def statement(board: Board, difference: Difference) -> str:

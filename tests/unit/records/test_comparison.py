@@ -117,6 +117,10 @@ def test_other_splits_are_told(tmp_path: Path) -> None:
     write_run(tmp_path / "b", 0.5, bits=32, fingerprint="other")
     (board,) = compare(read_runs([tmp_path])).boards
     assert "The lists of samples differ" in page.statement(board, board.differences[0])
+    text = page.differences(board)
+    assert "No row shares two seeds with `bits=16`" in text
+    assert text.endswith("Other lists of samples than that row's: `bits=32`.")
+    assert differences_picture(board) is None
 
 
 def test_a_seed_that_was_run_again_counts_once(tmp_path: Path) -> None:
