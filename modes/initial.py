@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from lit_modules.backbones.weights_file import read_state_dict
 from lit_modules.base import TaskModule
-from lit_modules.initial_weights import PARTS, start_from
+from lit_modules.initial_weights import KEY, OWN_CLASSIFIER, PARTS, InitialWeights, start_from
+from lit_modules.longtail.base import LongTailModule
+from lit_modules.longtail.classifier import CLASS_SCALE
 from modes.life import Settings
-from modes.origin import check_classes, run_of_checkpoint, warn_of_seen_images
+from modes.origin import check_classes, check_classifier, run_of_checkpoint, warn_of_seen_images
 from records.errors import UserError
 from records.notices import RunWarning
 from records.run_directory import RunDirectory, last_stage
@@ -27,7 +30,8 @@ def apply_initial_weights(settings: Settings, task: TaskModule, data: Any, is_re
         UserError: an unknown choice, or weights that cannot be read or do not fit.
 
     Warns:
-        RunWarning: what is tested was not trained, was trained on other classes, or on images that this run judges.
+        RunWarning: what is tested was not trained, was trained on other classes, with another classifier, or on images
+            that this run judges.
     """
     _check_choice("init_parts", settings["init_parts"], PARTS)
     if settings["init_from"] is not None:
@@ -43,7 +47,10 @@ def apply_initial_weights(settings: Settings, task: TaskModule, data: Any, is_re
 
 def _load(settings: Settings, task: TaskModule, data: Any, file: Path) -> None:
     initial = start_from(task, file, settings["init_parts"], settings["init_keys"])
+    initial = _with_class_scale(task, initial, settings["init_keys"])
     is_trained = frozen_part(settings) != "all"
+    run = run_of_checkpoint(file)
+    check_classifier(run, settings["task"], initial, is_trained)
     untrained = (*initial.misfits, *initial.missing)
     if not is_trained and (untrained or settings["init_parts"] == "backbone"):
         warnings.warn(
@@ -51,10 +58,35 @@ def _load(settings: Settings, task: TaskModule, data: Any, file: Path) -> None:
             RunWarning,
             stacklevel=3,
         )
-    run = run_of_checkpoint(file)
     if run is not None:
         check_classes(run, task.labels.class_names, initial.loaded, is_trained)
         warn_of_seen_images(run, data)
+
+
+def _with_class_scale(task: TaskModule, initial: InitialWeights, keys: Mapping[str, str]) -> InitialWeights:
+    """Fold the factors of the classes' logits that the file has, and the task lacks, into the classifier loaded.
+
+    Warns:
+        RunWarning: it cannot take them.
+    """
+    has_classifier = f"{OWN_CLASSIFIER}weight" in initial.loaded
+    if CLASS_SCALE not in initial.unused or not has_classifier or not isinstance(task, LongTailModule):
+        return initial
+    names = [CLASS_SCALE, *(old for old, new in keys.items() if new == CLASS_SCALE)]
+    state = read_state_dict(initial.file, KEY)
+    if not task.take_class_scale(next(state[name] for name in names if name in state)):
+        warnings.warn(
+            f"{KEY}={initial.file}: its {CLASS_SCALE}, factors of the classes' logits, cannot be folded into "
+            f"task.classifier={task.classifier_kind}, so what is loaded is not the classifier that was trained, and "
+            "nothing is reported of before",
+            RunWarning,
+            stacklevel=4,
+        )
+        return initial
+    unused = tuple(name for name in initial.unused if name != CLASS_SCALE)
+    initial = replace(initial, loaded=(*initial.loaded, CLASS_SCALE), unused=unused)
+    task.backbone.pretrained = replace(task.backbone.pretrained, source=initial.text)
+    return initial
 
 
 def _freeze(settings: Settings, task: TaskModule) -> None:

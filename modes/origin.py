@@ -1,16 +1,17 @@
-"""The run that weights come from, held against the one that starts from them: its classes, and the images it saw."""
+"""The run that weights come from, held against the one that starts from them: classes, classifier, images it saw."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from datamodules.sampling.splits import Splits, read_split_file
-from lit_modules.initial_weights import KEY, OWN_CLASSIFIER
+from lit_modules.initial_weights import KEY, OWN_CLASSIFIER, InitialWeights
 from records.errors import UserError
 from records.labels_file import read_labels
 from records.notices import RunWarning
@@ -60,6 +61,86 @@ def check_classes(run: RunDirectory, class_names: Sequence[str], loaded: Sequenc
         f"{problem}; it is only where training starts. Start without it by init_parts=backbone",
         RunWarning,
         stacklevel=4,
+    )
+
+
+def check_classifier(
+    run: RunDirectory | None, task: Mapping[str, Any], initial: InitialWeights, is_trained: bool
+) -> None:
+    """Compare the kind of the classifier that was loaded with the task's: their weights have the same names and shapes.
+
+    Args:
+        run: where the weights come from; None for a file of other code, of whose kind a bias alone tells.
+        task: the task's settings.
+        initial: what was loaded.
+        is_trained: whether the classifier is trained further.
+
+    Raises:
+        UserError: another kind or scale than in the run, and nothing is trained.
+
+    Warns:
+        RunWarning: another kind or scale, and it is trained further; or a bias that the other side lacks.
+    """
+    if "classifier" not in task or not any(name.startswith(OWN_CLASSIFIER) for name in initial.loaded):
+        return
+    known = {} if run is None else _stored_task(run)
+    if "classifier" not in known:
+        _warn_of_bias(initial)
+        return
+    theirs, own = _classifier(known), _classifier(task)
+    if theirs == own:
+        return
+    problem = (
+        f"{KEY}={run.path if run else initial.file}: its classifier is {_words(theirs)} and this task's {_words(own)}, "
+        "so the same weights give other logits"
+    )
+    mend = f"set {' '.join(f'task.{key}={value}' for key, value in theirs.items())}"
+    if not is_trained:
+        raise UserError(f"{problem}, and freeze=all judges what was never trained; {mend}")
+    warnings.warn(
+        f"{problem}: what is reported of before, if anything, is not what that run scored; {mend}, or leave its head "
+        "out (init_parts=backbone)",
+        RunWarning,
+        stacklevel=4,
+    )
+
+
+def _stored_task(run: RunDirectory) -> Mapping[str, Any]:
+    """Return the task's settings in a run's config.yaml; none where other code has written it."""
+    try:
+        stored = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        return {}
+    task = stored.get("task") if isinstance(stored, Mapping) else None
+    return task if isinstance(task, Mapping) else {}
+
+
+def _classifier(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task's settings say of its classifier; a scale is the cosine classifier's alone."""
+    keys = ("classifier", "scale") if task["classifier"] == "cosine" else ("classifier",)
+    return {key: task[key] for key in keys if key in task}
+
+
+def _words(classifier: Mapping[str, Any]) -> str:
+    scale = f" with scale {classifier['scale']}" if "scale" in classifier else ""
+    return f"{classifier['classifier']}{scale}"
+
+
+def _warn_of_bias(initial: InitialWeights) -> None:
+    bias = f"{OWN_CLASSIFIER}bias"
+    if bias in initial.unused:
+        difference = "has a bias and this task's cosine classifier none; set task.classifier=linear"
+    elif bias in initial.missing:
+        difference = (
+            "has no bias and this task's linear one has; if it is a cosine classifier, set task.classifier=cosine and "
+            "task.scale"
+        )
+    else:
+        return
+    warnings.warn(
+        f"{KEY}={initial.file}: its classifier {difference}, or leave its head out (init_parts=backbone)",
+        RunWarning,
+        stacklevel=5,
     )
 
 

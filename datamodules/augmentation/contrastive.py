@@ -1,7 +1,8 @@
-"""The views of contrastive learning: random resized crop, flip, colour jitter, grey; batches of uint8 in and out.
+"""The views of contrastive learning: random resized crop, flip, colour jitter, grey, blur; batches of uint8 in and out.
 
 Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), ICML 2020, appendix A,
-without blur, as it does on CIFAR; strengths as in Cui et al., "Parametric contrastive learning" (PaCo), ICCV 2021.
+by default without blur, as it does on CIFAR; strengths, order and blur as in Cui et al., "Parametric contrastive
+learning" (PaCo), ICCV 2021.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ATTEMPTS = 10
+SIGMAS = (0.1, 2.0)
+REACH = 6
+"""How far from a pixel others count when it is blurred: three times the largest sigma."""
 RATIOS = (3 / 4, 4 / 3)
 _LUMA = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
 
 
 @dataclass(frozen=True)
 class ContrastiveAugmentation:
-    """Random resized crop, flip, colour jitter in random order, and grey.
+    """Random resized crop, flip, colour jitter in random order, grey, and blur.
 
     Args:
         smallest_crop: lower bound of a crop's share of the area, in (0, 1]; 1 switches the crop off.
@@ -39,6 +43,7 @@ class ContrastiveAugmentation:
         hue: hues are shifted by up to this share of the circle either way, in [0, 0.5].
         jitter_probability: share of the images whose colours are changed.
         grey_probability: share of the images that lose their colours.
+        blur_probability: share of the images that are blurred, by a Gaussian with a sigma of 0.1 to 2 pixels.
 
     Raises:
         UserError: a value is out of range.
@@ -50,9 +55,11 @@ class ContrastiveAugmentation:
     hue: float = 0.1
     jitter_probability: float = 0.8
     grey_probability: float = 0.2
+    blur_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        bounds = {"jitter": 1.0, "hue": 0.5, "jitter_probability": 1.0, "grey_probability": 1.0}
+        shares = ("jitter", "jitter_probability", "grey_probability", "blur_probability")
+        bounds = {"hue": 0.5, **dict.fromkeys(shares, 1.0)}
         for key, high in bounds.items():
             if not 0 <= getattr(self, key) <= high:
                 raise UserError(f"data.view_augment.{key} is {getattr(self, key)}; it must lie in [0, {high:g}]")
@@ -79,6 +86,7 @@ class ContrastiveAugmentation:
         pixels = self._jittered(pixels, draw, seed, epoch)
         turns_grey = random_fractions(seed, epoch, Stream.GREY, draw) < self.grey_probability
         pixels = torch.where(_per_image(turns_grey), luma(pixels), pixels)
+        pixels = self._blurred(pixels, draw, seed, epoch)
         return (pixels * 255).round().to(torch.uint8)
 
     def _jittered(self, pixels: torch.Tensor, draw: NDArray[np.int64], seed: int, epoch: int) -> torch.Tensor:
@@ -91,6 +99,14 @@ class ContrastiveAugmentation:
                 mine = np.flatnonzero(happens & (order[:, place] == number))
                 if len(mine):
                     pixels[mine] = change(pixels[mine], strengths[mine, number, None, None, None])
+        return pixels
+
+    def _blurred(self, pixels: torch.Tensor, draw: NDArray[np.int64], seed: int, epoch: int) -> torch.Tensor:
+        mine = np.flatnonzero(random_fractions(seed, epoch, Stream.BLUR_CHANCE, draw) < self.blur_probability)
+        if len(mine):
+            low, high = SIGMAS
+            sigmas = low + (high - low) * random_fractions(seed, epoch, Stream.BLUR, draw[mine])
+            pixels[mine] = blurred(pixels[mine], torch.from_numpy(sigmas).float())
         return pixels
 
 
@@ -161,6 +177,27 @@ def _places(start: torch.Tensor, length: torch.Tensor, size: int) -> torch.Tenso
     """Return where the `size` pixels of the result lie, (B, size): between the centres of the box's outer pixels."""
     places = start + (torch.arange(size) + 0.5) * length / size
     return torch.minimum(torch.maximum(places, start + 0.5), start + length - 0.5)
+
+
+def blurred(pixels: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """Blur each image by a Gaussian of its own, cut off at `REACH` pixels; the outermost pixels go on beyond the edges.
+
+    Args:
+        pixels: float (B, 3, H, W).
+        sigmas: float (B,), above 0.
+
+    Returns:
+        float (B, 3, H, W).
+    """
+    weights = torch.exp(-(torch.arange(-REACH, REACH + 1) ** 2) / (2 * sigmas[:, None] ** 2))
+    shares = (weights / weights.sum(dim=1, keepdim=True)).T[..., None, None, None]
+    for axis, edges in ((3, (REACH, REACH, 0, 0)), (2, (0, 0, REACH, REACH))):
+        padded = F.pad(pixels, edges, mode="replicate")
+        pixels = torch.zeros_like(pixels)
+        # one summand after the other, so that no image depends on those blurred with it
+        for place, share in enumerate(shares):
+            pixels.addcmul_(share, padded.narrow(axis, place, pixels.shape[axis]))
+    return pixels
 
 
 def luma(pixels: torch.Tensor) -> torch.Tensor:

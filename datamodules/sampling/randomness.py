@@ -52,6 +52,8 @@ class Stream(IntEnum):
     JITTER_ORDER = 23
     JITTER_CHANCE = 24
     FOREGROUND = 25
+    BLUR = 26
+    BLUR_CHANCE = 27
     FRAME_AREA = 30
     FRAME_SHAPE = 31
     FRAME_COLUMN = 32

@@ -2,8 +2,7 @@
 
 Zhang, Hooi, Hong and Feng, NeurIPS 2022, section 4.2: an expert is the more stable on the classes it knows, so the
 weights that make predictions stable lean to the experts that fit the test part. Optimizer and epochs:
-github.com/Vanint/SADE-AgnosticLT test_training_cifar.py, which takes padded crops with jitter, grey and blur for views,
-and on CIFAR learns on training images drawn like the test part; here it is the test images, as in the paper.
+github.com/Vanint/SADE-AgnosticLT test_training_cifar.py, which takes padded crops with jitter, grey and blur for views.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from lit_modules.blending.batch import Blending
 from lit_modules.blending.labels import dominant_label
 from lit_modules.constant import Constant
 from lit_modules.longtail.class_weights import ClassWeighting, has_begun
-from lit_modules.longtail.classifier import ClassifierKind, build_classifier
+from lit_modules.longtail.classifier import ClassifierKind, build_classifier, fold_class_scale
 from lit_modules.longtail.training_recalls import TrainingRecalls
 from lit_modules.precision import precise_type
 from lit_modules.recognition import RecognitionModule
@@ -77,6 +77,14 @@ class LongTailModule(RecognitionModule):
     def new_classifier(self, kind: ClassifierKind, scale: float) -> nn.Module:
         """Return an untrained classifier of features (B, D); `scale` is the cosine classifier's."""
         return build_classifier(kind, self.backbone.num_features, self.labels.num_classes, scale)
+
+    def take_class_scale(self, scale: Tensor) -> bool:
+        """Fold the factors (C,) on the classes' logits, learned in the run started from, into the classifier loaded.
+
+        Returns:
+            Whether it can take them.
+        """
+        return fold_class_scale(self.classifier, scale)
 
     @property
     def is_tried_out(self) -> bool:

@@ -12,6 +12,9 @@ from lit_modules.precision import PreciseLinear, full_precision, precise_type
 
 ClassifierKind = Literal["linear", "cosine"]
 
+CLASS_SCALE = "class_scale"
+"""Where a checkpoint holds the factor (C,) on each class's logit that LWS and MiSLAS learn beside the classifier."""
+
 
 class LinearClassifier(PreciseLinear):
     """Logits w_c . f + b_c; Kaiming initialisation, as the CIFAR ResNets of the field have (Cao et al., their code)."""
@@ -44,6 +47,19 @@ class CosineClassifier(nn.Module):
         with full_precision(features):
             directions = F.normalize(features.to(precise))
             return self.scale * F.linear(directions, F.normalize(self.weight.to(precise)))
+
+
+def fold_class_scale(classifier: nn.Module, scale: Tensor) -> bool:
+    """Multiply the logits of a linear classifier by a factor each (C,); return whether it is one that can take them.
+
+    s (W f + b) = (s W) f + s b. A cosine classifier takes none, as the lengths of its weights do not count.
+    """
+    if not isinstance(classifier, LinearClassifier):
+        return False
+    with torch.no_grad():
+        classifier.weight.mul_(scale.to(classifier.weight).unsqueeze(1))
+        classifier.bias.mul_(scale.to(classifier.bias))
+    return True
 
 
 def build_classifier(kind: ClassifierKind, num_features: int, num_classes: int, scale: float) -> nn.Module:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_modules.base import Batch, Outputs
+from lit_modules.longtail.classifier import CLASS_SCALE, fold_class_scale
 from lit_modules.longtail.retrained_classifier import RetrainedClassifier
 from lit_modules.longtail.stages import Stage, check_is_started, check_stage
 from records.errors import UserError
@@ -39,8 +40,15 @@ class LearnableWeightScaling(RetrainedClassifier):
             self.freeze_backbone()
             self.classifier.requires_grad_(False)
 
+    def started_from(self, loaded: tuple[str, ...], unused: tuple[str, ...] = ()) -> None:
+        """Keep the classifier that was loaded, with its factors where these were loaded too."""
+        super().started_from(loaded, unused)
+        if CLASS_SCALE in loaded and self.class_scale is not None:
+            for old in self._old:
+                fold_class_scale(old, self.class_scale)
+
     def head(self, features: Tensor) -> Outputs:
-        """Return `features` (B, D), scaled `logits` (B, C), and in evaluation the plain `old_logits` (B, C)."""
+        """Return `features` (B, D), scaled `logits` (B, C), in evaluation `old_logits` (B, C) of what was loaded."""
         outputs = super().head(features)
         if self.class_scale is not None:
             outputs["logits"] = outputs["logits"] * self.class_scale

@@ -3,7 +3,8 @@
 Loss: -Σ w_j log p_j / Σ w_j over [z + log π, f·k/T]: weight β for the own centre, α for keys of the class
 
 Cui, Zhong, Liu, Yu and Jia, "Parametric Contrastive Learning", ICCV 2021. https://arxiv.org/abs/2107.12028. What gets a
-gradient and which columns count: github.com/dvlab-research/Parametric-Contrastive-Learning PaCo/LT/losses.py.
+gradient, which columns count, and the projections: github.com/dvlab-research/Parametric-Contrastive-Learning
+PaCo/LT/losses.py and moco/builder.py.
 """
 
 from __future__ import annotations
@@ -103,9 +104,10 @@ class KeyQueue(nn.Module):
 class PaCo(LongTailModule):
     """PaCo with a linear classifier as centres, which evaluation takes alone.
 
-    The key encoder, a copy of backbone and projection that follows them by `momentum` at every step, is saved with the
-    weights; its batch norms see whole batches of keys. On several ranks all see the queries, keys and queue of all;
-    the batches are not shuffled among them, for which each rank's batch norms would be the reason.
+    The key encoder, a copy of backbone and projection whose weights follow them by `momentum` at every step, is saved
+    with them; its batch norms normalise by the batch of keys and have running statistics of their own. On several ranks
+    all see the queries, keys and queue of all, and the projections' batch norms the batch of all; the batches are not
+    shuffled among them, for which the backbones' batch norms, each rank's own, would be the reason.
 
     Args:
         width: of queries and keys.
@@ -145,7 +147,7 @@ class PaCo(LongTailModule):
             raise ValueError(f"task.momentum must lie in [0, 1], not {momentum}")
         self.momentum = momentum
         self.weighting = {"temperature": temperature, "alpha": alpha, "beta": beta, "gamma": gamma}
-        self.projection = Projection(self.backbone.num_features, width)
+        self.projection = Projection(self.backbone.num_features, width, batch_norm=True)
         self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_projection = copy.deepcopy(self.projection).requires_grad_(False)
         self.queue = KeyQueue(queue_size, width)
@@ -165,20 +167,23 @@ class PaCo(LongTailModule):
             self.key_projection.load_state_dict(self.projection.state_dict())
 
     def forward(self, batch: Batch) -> Outputs:
-        """Return `features` (B, D) and `logits` (B, C); in training `queries` and `keys` (B, width) besides."""
+        """Return `features` (B, D) and `logits` (B, C); in training the key encoder's `key_features` (B, D) besides."""
         if not self.training:
             return super().forward(batch)
         views = views_of(batch, VIEWS, "PaCo")
         features = self.encode({**batch, "image": views[0]})
-        return {**self.head(features), "queries": self.projection(features), "keys": self._keys(views[1])}
+        return {**self.head(features), "key_features": self._key_features(views[1])}
 
     def criterion(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss against the batch's keys and the queue, then put the keys into the queue."""
-        logits, label, keys = outputs["logits"], batch["label"], outputs["keys"]
+        logits, label = outputs["logits"], batch["label"]
+        queries = self.projection(outputs["features"])
+        with torch.no_grad():
+            keys: Tensor = self.key_projection(outputs["key_features"])
         queued, queued_label = self.queue.read()
         loss = paco_loss(
             logits,
-            outputs["queries"],
+            queries,
             torch.cat([keys, queued.to(keys)]),
             label,
             torch.cat([label, queued_label]),
@@ -189,11 +194,11 @@ class PaCo(LongTailModule):
         return {"loss": loss}
 
     @torch.no_grad()
-    def _keys(self, images: Tensor) -> Tensor:
+    def _key_features(self, images: Tensor) -> Tensor:
         self._follow(self.key_backbone, self.backbone)
         self._follow(self.key_projection, self.projection)
-        keys: Tensor = self.key_projection(self.key_backbone(images))
-        return keys
+        features: Tensor = self.key_backbone(images)
+        return features
 
     def _follow(self, key: nn.Module, query: nn.Module) -> None:
         for follower, leader in zip(key.parameters(), query.parameters(), strict=True):

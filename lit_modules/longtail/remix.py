@@ -37,13 +37,17 @@ def label_shares(share: Tensor, own: Tensor, partner: Tensor, ratio: float = 3.0
 def remix_loss(
     logits: Tensor, label: Tensor, partner_label: Tensor, shares: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """Return mean_i s_i w CE(z_i, y_i) + (1 - s_i) w CE(z_i, y'_i), each w the weight of the label it goes with.
+    """Return the mean of CE(z_i, y_i) and CE(z_i, y'_i) over all i, weighted by s_i w and (1 - s_i) w.
 
-    logits are (B, C), the labels (B,), the own label's shares s (B,), weights (C,) or None.
+    Each w is the weight of the label it goes with, or 1. logits are (B, C), the labels y and y' (B,), the own label's
+    shares s (B,), weights (C,) or None.
     """
     own = F.cross_entropy(logits, label, weights, reduction="none")
     partner = F.cross_entropy(logits, partner_label, weights, reduction="none")
-    return (shares * own + (1 - shares) * partner).mean()
+    sums = shares * own + (1 - shares) * partner
+    if weights is None:
+        return sums.mean()
+    return sums.sum() / (shares * weights[label] + (1 - shares) * weights[partner_label]).sum()
 
 
 class Remix(CrossEntropy):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.base import LongTailModule
+from lit_modules.longtail.classifier import fold_class_scale
 from lit_modules.longtail.ensemble import TEMPERATURE_PAIRS, EnsembleRule, ensemble_scores
 from lit_modules.metrics.per_class import RecognitionResult
 from records.errors import UserError
@@ -77,6 +78,20 @@ class RetrainedClassifier(LongTailModule):
             self._old = [_frozen_copy(self.classifier)]
         if self._fresh:
             self.classifier.load_state_dict(self._fresh[0].state_dict())
+
+    def take_class_scale(self, scale: Tensor) -> bool:
+        """Fold the factors (C,) into the old classifier, and into the new one unless that starts anew.
+
+        Where they cannot be folded there is no old classifier: without them it would be none that was ever trained.
+
+        Returns:
+            Whether they can.
+        """
+        loaded = [*self._old, *([] if self._fresh else [self.classifier])]
+        is_taken = all(fold_class_scale(classifier, scale) for classifier in loaded)
+        if not is_taken:
+            self._old = []
+        return is_taken
 
     def head(self, features: Tensor) -> Outputs:
         """Return `features` (B, D) and `logits` (B, C); in evaluation the old classifier's `old_logits` (B, C) too."""

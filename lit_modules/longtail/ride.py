@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_modules.base import Batch, Outputs
 from lit_modules.longtail.class_weights import has_begun
 from lit_modules.longtail.classifier import CosineClassifier
 from lit_modules.longtail.experts import ExpertClassifiers, ExpertModule
 from lit_modules.longtail.ldam import class_margins, ldam_loss
-from lit_modules.longtail.routing import ExpertRouter, experts_asked, prefix_means, routed_logits, routing_loss
+from lit_modules.longtail.routing import ExpertRouters, experts_asked, routed_logits, routing_loss
 from lit_modules.longtail.teacher import Teacher, distillation_loss, load_teacher
 from lit_modules.metrics.share import Share
 from records.errors import UserError
@@ -83,7 +83,9 @@ class RIDE(ExpertModule):
     In stage 2 everything but the routers is frozen, and evaluation asks the experts one after the other until the
     router of the last one is content, which saves experts and not errors; `init_from` names the trained experts.
 
-    The authors' code adds loss and distillation once per expert, a constant factor that is left out here.
+    With a teacher the authors' code adds all of the loss once for each of the E experts (RIDELossWithDistill), a factor
+    that is left out here; SGD with E times the learning rate and an E-th of the weight decay takes the same steps.
+    Their runs with a teacher warm up for 20 of 200 epochs (`schedule.warmup=0.1`), those without for 5.
 
     Args:
         max_margin: of LDAM.
@@ -214,24 +216,22 @@ class RIDE(ExpertModule):
     def _calls(self, outputs: Outputs) -> Tensor:
         """Return the routers' logits (B, E - 1) that one more expert would help."""
         assert self.routers is not None
-        features = outputs["features"].unflatten(1, (self.experts, -1))
-        means = prefix_means(outputs["expert_logits"])
-        calls = [router(features[:, place], means[:, place]) for place, router in enumerate(self.routers)]
-        return torch.stack(calls, dim=1)
+        calls: Tensor = self.routers(outputs["features"].unflatten(1, (self.experts, -1)), outputs["expert_logits"])
+        return calls
 
     def _temperatures(self, like: Tensor) -> Tensor:
         if not has_begun(self.progress, self.temperature_from):
             return torch.ones(self.labels.num_classes, dtype=like.dtype, device=like.device)
         return class_temperatures(self.counts(like).to(like), self.temperature_ratio)
 
-    def _build_routers(self) -> nn.ModuleList:
+    def _build_routers(self) -> ExpertRouters:
         if self.experts < 2 or self.blending.is_on:
             raise UserError(
                 "task.stage=2 trains routers, and needs task.experts of 2 or more, task.mixup_alpha=0 and "
                 "task.cutmix_alpha=0"
             )
         width = self.backbone.num_features // self.experts
-        return nn.ModuleList(ExpertRouter(width, self.labels.num_classes) for _ in range(self.experts - 1))
+        return ExpertRouters(self.experts, width, self.labels.num_classes)
 
     def _cosine_scale(self) -> float:
         expert = cast(ExpertClassifiers, self.classifier).experts[0]

@@ -15,19 +15,24 @@ HIDDEN = 16
 TOP_LOGITS = 30
 
 
-class ExpertRouter(nn.Module):
-    """From an expert's features and the largest logits so far, the logit that one more expert would help."""
+class ExpertRouters(nn.Module):
+    """A router for each of E experts but the last: from its features and the logits so far, whether another would help.
 
-    def __init__(self, num_features: int, num_classes: int) -> None:
+    The routers have a hidden layer each and share the output layer, as in the authors' code.
+    """
+
+    def __init__(self, experts: int, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.top = min(TOP_LOGITS, num_classes)
-        self.hidden = PreciseLinear(num_features, HIDDEN)
+        self.hidden = nn.ModuleList(PreciseLinear(num_features, HIDDEN) for _ in range(experts - 1))
         self.output = PreciseLinear(HIDDEN + self.top, 1)
 
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Return logits (B,), of the expert's features (B, D) and the mean logits (B, C) of the experts up to it."""
-        hidden = F.relu(self.hidden(F.normalize(features)))
-        return self.output(torch.cat([logits.topk(self.top, dim=1).values, hidden], dim=1)).squeeze(1)
+    def forward(self, features: Tensor, expert_logits: Tensor) -> Tensor:
+        """Return logits (B, E - 1) that one more expert would help, of features (B, E, D) and logits (B, E, C)."""
+        directions = F.normalize(features[:, :-1], dim=2).unbind(1)
+        hidden = [F.relu(layer(one)) for layer, one in zip(self.hidden, directions, strict=True)]
+        largest = prefix_means(expert_logits)[:, :-1].topk(self.top, dim=2).values
+        return self.output(torch.cat([largest, torch.stack(hidden, dim=1)], dim=2)).squeeze(2)
 
 
 def prefix_means(expert_logits: Tensor) -> Tensor:

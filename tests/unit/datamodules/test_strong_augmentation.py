@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -15,6 +16,7 @@ from datamodules.augmentation import auto_augment as policy_module
 from datamodules.augmentation.auto_augment import CIFAR10_POLICY, FILL, auto_augment, geometry_map, strength
 from datamodules.augmentation.contrastive import (
     ContrastiveAugmentation,
+    blurred,
     change_brightness,
     change_contrast,
     change_hue,
@@ -165,8 +167,9 @@ def test_cutout_blackens_a_square_that_may_lie_half_outside(images: torch.Tensor
         TrainingAugmentation(rotation=15.0),
         ContrastiveAugmentation(),
         ContrastiveAugmentation(smallest_crop=1.0, jitter_probability=1.0, grey_probability=0.0),
+        ContrastiveAugmentation(blur_probability=0.5),
     ],
-    ids=["all", "rotation", "contrastive", "jitter"],
+    ids=["all", "rotation", "contrastive", "jitter", "blur"],
 )
 def test_it_is_a_pure_function_of_seed_epoch_and_draw(images: torch.Tensor, augment: Any) -> None:
     before = images.clone()
@@ -233,6 +236,45 @@ def test_boxes_lie_inside_and_have_the_areas_and_ratios_asked_for() -> None:
         assert area == pytest.approx(theirs_area, rel=0.05)
 
 
+def test_a_blurred_pixel_is_a_mean_of_those_around_it() -> None:
+    height, width = 5, 8
+    pixels = torch.rand(3, 3, height, width, generator=torch.Generator().manual_seed(0)).double()
+    sigmas = [0.1, 0.7, 2.0]
+    found = blurred(pixels, torch.tensor(sigmas).double())
+    near = range(-6, 7)
+    for image, sigma, result in zip(pixels, sigmas, found, strict=True):
+        for y, x in ((0, 0), (2, 3), (4, 7), (1, 6)):
+            total, mass = torch.zeros(3, dtype=torch.float64), 0.0
+            for dy in near:
+                for dx in near:
+                    weight = math.exp(-(dx * dx + dy * dy) / (2 * sigma * sigma))
+                    total += weight * image[:, min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)]
+                    mass += weight
+            assert result[:, y, x].tolist() == pytest.approx((total / mass).tolist(), abs=1e-7)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_a_blur_of_pillow_is_nearest_to_ours_of_the_same_sigma(images: torch.Tensor, sigma: float) -> None:
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    theirs = np.stack([np.array(one.filter(ImageFilter.GaussianBlur(radius=sigma))) for one in pictures])
+    wanted = torch.from_numpy(theirs).permute(0, 3, 1, 2)
+    factors = (0.8, 0.9, 1.0, 1.1, 1.25)
+    ours = [blurred(images.float(), torch.full((len(images),), factor * sigma)) for factor in factors]
+    differences = [float((one - wanted).abs().mean()) for one in ours]
+    assert differences.index(min(differences)) == 2
+
+
+def test_as_many_images_are_blurred_as_are_asked_for() -> None:
+    image = torch.zeros(2000, 3, 8, 8, dtype=torch.uint8)
+    image[:, :, 4, 4] = 255
+    changed = ContrastiveAugmentation(1.0, False, 0.0, 0.0, 0.0, 0.0, 0.5)(image, np.arange(2000), 0, 0)
+    # a sigma below 0.29 leaves a byte as it is
+    peaks = changed[:, 0, 4, 4] / 255
+    assert (peaks < 1).float().mean() == pytest.approx(0.5 * (2 - 0.29) / 1.9, abs=0.03)
+    # half of the sigmas lie above 1.05, and the peak is 1 / (2 pi sigma^2)
+    assert peaks[peaks < 1].median() == pytest.approx(1 / (2 * math.pi * 1.15**2), abs=0.02)
+
+
 def test_jitter_and_grey_happen_as_often_as_they_are_asked_for() -> None:
     image = torch.tensor([200, 100, 50], dtype=torch.uint8)[:, None, None].expand(2000, 3, 4, 4)
     grey = ContrastiveAugmentation(1.0, False, 0.0, 0.0, 0.0, 0.2)(image, np.arange(2000), 0, 0)
@@ -253,6 +295,11 @@ def test_jitter_and_grey_happen_as_often_as_they_are_asked_for() -> None:
         (ContrastiveAugmentation, {"smallest_crop": 0}, r"data\.view_augment\.smallest_crop is 0"),
         (ContrastiveAugmentation, {"hue": 0.6}, r"data\.view_augment\.hue is 0\.6; it must lie in \[0, 0\.5\]"),
         (ContrastiveAugmentation, {"blur": 0.6}, r"data\.view_augment\.blur is unknown"),
+        (
+            ContrastiveAugmentation,
+            {"blur_probability": 1.5},
+            r"data\.view_augment\.blur_probability is 1\.5; it must lie",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_by_key(kind: Any, settings: dict[str, object], match: str) -> None:

@@ -67,6 +67,40 @@ def test_the_key_encoder_follows_without_gradient():
     assert (module.queue.labels >= 0).sum() == 16
 
 
+def test_queries_are_normalised_by_the_batch_between_the_two_layers():
+    module = small_method(PaCo, width=3).double().train()
+    features = draw(6, module.backbone.num_features, seed=4)
+    first, norm, _, second = module.projection.layers
+    torch.nn.init.uniform_(norm.weight)
+    torch.nn.init.uniform_(norm.bias)
+    hidden = (features @ first.weight.T + first.bias).tolist()
+    columns = []
+    for column, gain, shift in zip(zip(*hidden, strict=True), norm.weight.tolist(), norm.bias.tolist(), strict=True):
+        mean = sum(column) / 6
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in column) / 6 + 1e-5)
+        columns.append([max(gain * (x - mean) / deviation + shift, 0.0) for x in column])
+    found = module.projection(features)
+    for row, query in zip(zip(*columns, strict=True), found.tolist(), strict=True):
+        outputs = [dot(row, weight) + b for weight, b in zip(second.weight.tolist(), second.bias.tolist(), strict=True)]
+        assert query == pytest.approx(normalised(outputs))
+
+
+def test_batch_norms_of_the_key_encoder_have_statistics_of_their_own():
+    module = small_method(PaCo, momentum=0.9)
+    batch = small_batch(views=2)
+    for _ in range(2):
+        one_step(module, batch)
+    statistics = [module.projection.layers[1], module.key_projection.layers[1]]
+    query, key = (norm.running_mean for norm in statistics)
+    assert not torch.equal(query, key)
+    assert all(norm.num_batches_tracked == 2 for norm in statistics)
+    with torch.no_grad():
+        module.projection.layers[1].weight.fill_(2.0)
+    before = module.key_projection.layers[1].weight.clone()
+    one_step(module, batch)
+    torch.testing.assert_close(module.key_projection.layers[1].weight, 0.9 * before + 0.1 * 2.0)
+
+
 def test_the_queue_and_the_encoder_are_restored_with_the_weights():
     straight, resumed = (small_method(PaCo, queue_size=12) for _ in range(2))
     batches = [small_batch(views=2, seed=seed) for seed in range(4)]

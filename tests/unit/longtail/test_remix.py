@@ -16,23 +16,37 @@ def test_remix_gives_the_label_to_the_rarer_class():
     assert label_shares(share, own, partner, threshold=0.7).tolist() == pytest.approx([0.0, 0.0, 1.0, 1.0, 0.4])
 
 
-def test_remix_loss():
-    logits, own, partner, shares = draw(4, 4), [0, 1, 2, 3], [3, 2, 1, 0], [0.0, 1.0, 0.25, 0.5]
-    weights = [0.2, 0.5, 1.0, 2.3]
+OWN, PARTNER, SHARES, WEIGHTS = [0, 1, 2, 3], [3, 2, 1, 0], [0.0, 1.0, 0.25, 0.5], [0.2, 0.5, 1.0, 2.3]
+
+
+def remix_of(logits, shares=SHARES, weights=WEIGHTS):
+    tensors = [torch.tensor(values) for values in (OWN, PARTNER)]
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    return remix_loss(logits, *tensors, torch.tensor(shares, dtype=torch.float64), given)
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, None])
+def test_remix_loss(weights):
+    given = weights or [1.0] * 4
 
     def slow(rows):
-        total = 0.0
-        for row, a, b, s in zip(rows, own, partner, shares, strict=True):
+        total = mass = 0.0
+        for row, a, b, s in zip(rows, OWN, PARTNER, SHARES, strict=True):
             p = log_softmax(row)
-            total -= s * weights[a] * p[a] + (1 - s) * weights[b] * p[b]
-        return total / len(rows)
+            for label, share in ((a, s), (b, 1 - s)):
+                total -= share * given[label] * p[label]
+                mass += share * given[label]
+        return total / mass
 
-    def fast(z):
-        tensors = [torch.tensor(values) for values in (own, partner)]
-        numbers = [torch.tensor(values, dtype=torch.float64) for values in (shares, weights)]
-        return remix_loss(z, *tensors, *numbers)
+    assert_equals_slow(lambda z: remix_of(z, weights=weights), slow, draw(4, 4))
 
-    assert_equals_slow(fast, slow, logits)
+
+def test_labels_that_are_kept_whole_give_the_weighted_cross_entropy():
+    logits = draw(4, 4)
+    weights = torch.tensor(WEIGHTS, dtype=torch.float64)
+    for shares, label in (([1.0] * 4, OWN), ([0.0] * 4, PARTNER)):
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(label), weights)
+        torch.testing.assert_close(remix_of(logits, shares), expected)
 
 
 def test_remix_takes_the_counts_of_the_two_labels():

@@ -6,12 +6,25 @@ from functools import partial
 import pytest
 import torch
 import yaml
-from slow_numbers import COUNTS, LABELS, assert_equals_slow, cross_entropy, draw, log_softmax, priors, softmax
+from slow_numbers import (
+    COUNTS,
+    LABELS,
+    assert_equals_slow,
+    cross_entropy,
+    dot,
+    draw,
+    log_softmax,
+    normalised,
+    priors,
+    softmax,
+)
 from small_methods import at_epoch, one_step, small_batch, small_method
 
 from lit_modules.longtail.ldam import class_margins
 from lit_modules.longtail.ride import RIDE, class_temperatures, diversity, ride_loss
 from lit_modules.longtail.routing import (
+    HIDDEN,
+    ExpertRouters,
     experts_asked,
     prefix_means,
     routed_logits,
@@ -116,6 +129,25 @@ def test_routing_targets_and_loss():
         return total / (len(rows) * 2)
 
     assert_equals_slow(lambda z: routing_loss(z, LOGITS, LABEL), slow, calls)
+
+
+@pytest.mark.parametrize("classes", [4, 40])
+def test_routers_have_hidden_layers_of_their_own_and_share_the_output(classes):
+    torch.manual_seed(0)
+    routers = ExpertRouters(3, 5, classes).double()
+    features, logits = draw(6, 3, 5, seed=1), draw(6, 3, classes, seed=2)
+    found = routers(features, logits)
+    sizes = sum(parameter.numel() for parameter in routers.parameters())
+    assert sizes == 2 * (5 + 1) * HIDDEN + (min(classes, 30) + HIDDEN + 1)
+    output = routers.output.weight[0].tolist()
+    for i in range(6):
+        for place in range(2):
+            f = normalised(features[i, place].tolist())
+            layer = routers.hidden[place]
+            rows = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+            hidden = [max(dot(row, f) + b, 0.0) for row, b in rows]
+            largest = sorted(mean_of(logits[i, : place + 1].tolist()), reverse=True)[:30]
+            assert found[i, place].item() == pytest.approx(dot(largest + hidden, output) + routers.output.bias.item())
 
 
 def test_a_content_router_stops_the_later_ones():
