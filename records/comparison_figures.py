@@ -89,7 +89,7 @@ def differences_picture(board: Board) -> Picture | None:
             axes.invert_xaxis()
         axes.set_xlabel(f"difference of {board.metric} (fraction; {sign}, better is to the right)")
         title = f"{board.data}: differences from {shortened(shown[0].baseline.name, NAME_LENGTH)}"
-        axes.set_title(title, pad=10)
+        headline(figure, title)
     description = (
         f"{board.metric} of each row minus its baseline's: every pair of equal seed and fold (blue line), their "
         f"mean (dot) and its 95 % interval (Student's t). A filled dot is significant at {board.level:g} after "
@@ -174,7 +174,7 @@ def _draw_panel(axes: Axes, panel: _Panel, reached: float | None) -> None:
         axes.plot(*zip(*points, strict=True), color=_PARTS[part][0], linewidth=1.8)
     if reached is not None:
         axes.axhline(reached, color=VERMILLION, linewidth=1.6, linestyle="dashed")
-    axes.set_title(shortened(panel.row.name, 26), fontsize=12)
+    axes.set_title(shortened(panel.row.name, 28), fontsize=12)
     axes.set_ylabel(title_of(panel.name), fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 

@@ -257,7 +257,8 @@ def sweep_picture(
         axes.set_yticks(range(len(shown)), [shortened(name, 40) for name, *_ in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlabel(metric)
-        axes.set_title(_wrapped(title), pad=10)
+        # above the figure, not the axes: long names of settings leave the axes too narrow for it
+        headline(figure, title)
     return Picture(figure, title, description)
 
 
@@ -378,8 +379,8 @@ def _mark_hit(axes: Axes, hit: bool, distance: int) -> None:
 
 
 def headline(figure: Figure, title: str) -> None:
-    """Write the title over a figure of several panels."""
-    figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold")
+    """Write the title over the whole figure, in as many lines as it takes."""
+    figure.suptitle(_wrapped(title, int(8 * figure.get_figwidth())), x=0.012, ha="left", fontsize=14, fontweight="bold")
 
 
 def _wrapped(text: str, width: int = 58) -> str:
