@@ -16,6 +16,7 @@ from records.run_settings import (
     ROW,
     SEED_MARK,
     flat_settings,
+    name_keys,
     read_configuration,
     setting_name,
     telling_keys,
@@ -299,7 +300,15 @@ def _rows(runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[ComparedRow]
     for run in runs:
         identity = tuple(run.settings.get(key) for key in keys)
         groups.setdefault(identity, {}).setdefault(run.pair, []).append(run)
-    return [_row(group, keys) for group in groups.values()]
+    return [_row(group, _told_of(next(iter(group.values()))[0], runs, keys)) for group in groups.values()]
+
+
+def _told_of(run: ComparedRun, runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[str]:
+    """Return the keys that tell a run's row: a setting that varies among runs of other names says nothing about it."""
+    names = name_keys([one.settings for one in runs])
+    namesakes = [one.settings for one in runs if all(one.settings.get(key) == run.settings.get(key) for key in names)]
+    own = {*names, *telling_keys(namesakes)}
+    return [key for key in keys if key in own]
 
 
 def _row(group: Mapping[Pair, Sequence[ComparedRun]], keys: Sequence[str]) -> ComparedRow:

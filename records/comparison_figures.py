@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,7 @@ def _draw_panel(axes: Axes, panel: _Panel, reached: float | None) -> None:
         axes.plot(*zip(*points, strict=True), color=_PARTS[part][0], linewidth=1.8)
     if reached is not None:
         axes.axhline(reached, color=VERMILLION, linewidth=1.6, linestyle="dashed")
-    axes.set_title(shortened(panel.row.name, 28), fontsize=12)
+    axes.set_title("\n".join(textwrap.wrap(panel.row.name, 26)[:2]), fontsize=11)
     axes.set_ylabel(title_of(panel.name), fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 

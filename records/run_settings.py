@@ -89,14 +89,19 @@ def leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, node
 
 
+def name_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the keys that name runs: the row where all were given one, else task, model and data."""
+    is_named = all(one.get(ROW, "null") != "null" for one in settings)
+    return [ROW] if is_named else [f"{name}.name" for name in NAMES]
+
+
 def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the keys that tell these settings apart: names first, then what varies where all names are the same.
 
     That task, model or data differ says why their own keys differ, so those keys are told only where they vary between
     settings of one task, model and data. Where every run was given the name of its row, that name stands for all three.
     """
-    named = all(one.get(ROW, "null") != "null" for one in settings)
-    names = [ROW] if named else [f"{name}.name" for name in NAMES]
+    names = name_keys(settings)
     keys = [key for key in names if len({one.get(key) for one in settings}) > 1]
     groups: dict[tuple[str | None, ...], list[Mapping[str, str]]] = {}
     for one in settings:

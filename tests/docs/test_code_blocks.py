@@ -40,6 +40,8 @@ RUNS = {
     "outputs/gml": "task=gml",
     "outputs/sade": "task=sade",
     "outputs/first": "task=greedyhash",
+    "outputs/start": "task=classify",
+    "PLACE": "task=classify",  # what mode=report writes for a place, on result pages the run that others start from
 }
 STAND_INS = {"task=NAME": "task=dpsh", "experiment=hashing/NAME": "experiment=hashing/dch_coco_alexnet"}
 FOLDERS = ("FOLDER", "photos", "birds", "nuswide")

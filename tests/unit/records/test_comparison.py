@@ -402,3 +402,12 @@ def test_a_seed_that_was_given_is_not_one_that_follows(tmp_path: Path) -> None:
         (folder / "config.yaml").write_text(text.replace("  split_seed:", "  selection_seed: 0\n  split_seed:"))
     (board,) = compare(read_runs([tmp_path])).boards
     assert [len(row.runs) for row in board.rows] == [3]
+
+
+def test_a_row_tells_only_settings_that_vary_where_its_names_are_the_same(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.5, bits=16, task="x")
+    write_run(tmp_path / "b", 0.6, bits=64, task="x")
+    write_run(tmp_path / "c", 0.4, bits=32, task="y")
+    (board,) = compare(read_runs([tmp_path])).boards
+    assert [row.name for row in board.rows] == ["task=x bits=64", "task=x bits=16", "task=y"]
+    assert "| 3 | `y` |  | 1 |" in page.board_section(board)
