@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import lightning.pytorch as pl
 
-    from records.figures import Picture
+    from records.canvas import Picture
 
 GUESSES = 5
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.loggers import Logger
 
+    from records.canvas import Picture
     from records.draws import Draw
-    from records.figures import Picture
     from records.run_directory import RunDirectory
 
 PREFIX = "draws/"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from numpy.typing import NDArray
 
-    from records.figures import Picture
+    from records.canvas import Picture
 
 
 class Calibration(Protocol):

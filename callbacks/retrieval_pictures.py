@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.logged_pictures import log_picture
 from records.atomic_file import replace_atomically
+from records.canvas import Picture
 from records.code_figures import bits_picture
-from records.figures import NEIGHBOURS, Picture, gallery_picture, precision_recall_picture
+from records.figures import NEIGHBOURS, gallery_picture, precision_recall_picture
 from records.run_directory import RunDirectory
 from records.wandb_names import picture_name
 from retrieval.search import nearest_codes

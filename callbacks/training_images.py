@@ -20,7 +20,7 @@ from records.wandb_names import picture_name
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from records.figures import Picture
+    from records.canvas import Picture
 
 DRAWS = 3
 

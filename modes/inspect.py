@@ -24,10 +24,10 @@ from modes.initial import frozen_part
 from modes.life import EXIT_DONE, EXIT_INTERRUPTED, Settings
 from modes.train import interruptible, quieten_lightning
 from records.atomic_file import write_text
+from records.canvas import Picture
 from records.console import console, tell
 from records.data_figures import class_counts_picture, learning_rate_picture
 from records.duration import duration
-from records.figures import Picture
 from records.html_page import as_html
 from records.markdown import inline, table
 from records.notices import collect_run_warnings

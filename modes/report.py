@@ -16,11 +16,11 @@ from rich.table import Table
 from launch.paths import is_path_key
 from records import comparison_page as page
 from records.atomic_file import write_text
+from records.canvas import Picture
 from records.comparison import Comparison, compare, read_runs
 from records.comparison_figures import comparison_picture, curves_picture, differences_picture
 from records.console import console, tell
 from records.errors import UserError
-from records.figures import Picture
 from records.html_page import as_html
 from records.published import read_published
 

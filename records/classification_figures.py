@@ -10,16 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from records.figures import (
-    BLUE,
-    INK,
-    VERMILLION,
-    Picture,
-    canvas,
-    headline,
-    series_by_epoch,
-    shortened,
-)
+from records.canvas import BLUE, INK, VERMILLION, Picture, canvas, headline, shortened
+from records.figures import series_by_epoch
 from records.metrics_file import read_rows
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from records.figures import BLUE, Picture, canvas, headline
+from records.canvas import BLUE, Picture, canvas, headline
 
 if TYPE_CHECKING:
     import numpy as np

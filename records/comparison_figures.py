@@ -7,18 +7,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from records.figures import (
-    BLUE,
-    INK,
-    MAX_SWEEP_ROWS,
-    VERMILLION,
-    Picture,
-    canvas,
-    headline,
-    series_by_epoch,
-    shortened,
-    sweep_picture,
-)
+from records.canvas import BLUE, INK, VERMILLION, Picture, canvas, headline, shortened
+from records.figures import MAX_SWEEP_ROWS, series_by_epoch, sweep_picture
 from records.metric_names import bare, is_count, title_of
 from records.metrics_file import read_rows
 from records.run_directory import RunDirectory, stage_directories

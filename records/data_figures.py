@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from records.figures import BLUE, SERIES, Picture, canvas, shortened
+from records.canvas import BLUE, SERIES, Picture, canvas, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from records.figures import BLUE, GREEN, INK, RED, SERIES, VERMILLION, Picture, canvas, headline, shortened
+from records.canvas import BLUE, GREEN, INK, RED, SERIES, VERMILLION, Picture, canvas, headline, shortened
 from records.metric_names import is_count
 
 if TYPE_CHECKING:

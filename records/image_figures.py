@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from records.figures import BLUE, GREEN, INK, RED, Picture, canvas, draw_frame, headline, shortened, show_pixels
+from records.canvas import BLUE, GREEN, INK, RED, Picture, canvas, headline, shortened
+from records.figures import draw_frame, show_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

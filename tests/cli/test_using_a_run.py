@@ -20,8 +20,8 @@ from launch.compose import compose_config
 from modes import encode, train
 from modes.image_codes import encode_images
 from records.atomic_file import write_text
+from records.canvas import Picture
 from records.errors import UserError
-from records.figures import Picture
 from retrieval.codes import unpack
 
 BITS = 12

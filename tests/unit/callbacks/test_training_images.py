@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from callbacks.training_images import TrainingImages, training_images
-from records.figures import Picture
+from records.canvas import Picture
 from records.notices import RunWarning
 
 
