@@ -300,15 +300,23 @@ def _rows(runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[ComparedRow]
     for run in runs:
         identity = tuple(run.settings.get(key) for key in keys)
         groups.setdefault(identity, {}).setdefault(run.pair, []).append(run)
-    return [_row(group, _told_of(next(iter(group.values()))[0], runs, keys)) for group in groups.values()]
+    names = name_keys([run.settings for run in runs])
+    own = _own_keys(runs, names)
+    firsts = [next(iter(group.values()))[0] for group in groups.values()]
+    told = [[key for key in keys if key in own[_names_of(run, names)]] for run in firsts]
+    return [_row(group, keys_of_row) for group, keys_of_row in zip(groups.values(), told, strict=True)]
 
 
-def _told_of(run: ComparedRun, runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[str]:
-    """Return the keys that tell a run's row: a setting that varies among runs of other names says nothing about it."""
-    names = name_keys([one.settings for one in runs])
-    namesakes = [one.settings for one in runs if all(one.settings.get(key) == run.settings.get(key) for key in names)]
-    own = {*names, *telling_keys(namesakes)}
-    return [key for key in keys if key in own]
+def _own_keys(runs: Sequence[ComparedRun], names: Sequence[str]) -> dict[tuple[str | None, ...], set[str]]:
+    """Return names to the keys that tell their rows: what varies among runs of other names says nothing about them."""
+    namesakes: dict[tuple[str | None, ...], list[Mapping[str, str]]] = {}
+    for run in runs:
+        namesakes.setdefault(_names_of(run, names), []).append(run.settings)
+    return {values: {*names, *telling_keys(settings)} for values, settings in namesakes.items()}
+
+
+def _names_of(run: ComparedRun, names: Sequence[str]) -> tuple[str | None, ...]:
+    return tuple(run.settings.get(key) for key in names)
 
 
 def _row(group: Mapping[Pair, Sequence[ComparedRun]], keys: Sequence[str]) -> ComparedRow:
