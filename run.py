@@ -7,7 +7,7 @@ Nothing here imports torch: help, completion, --cfg, the checker and the parent 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from launch.compose import HYDRA_VERSION_BASE
 from launch.groups import CONF, CONFIG_NAME
 from launch.help import help_page
 from launch.problems import Problem, as_text
-from launch.stages import is_in_stages, run_stages, with_stage_settings
+from launch.stages import is_in_stages, run_stages, stage_settings
 from launch.stored import stored_config
 from launch.sweep_plan import resumed_line
 from records.console import be_quiet
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
             return refuse(problems)
         if line.multirun:
             return sweep(line)
-        return hand_to_hydra(replace(line, overrides=tuple(with_stage_settings(line.overrides))))
+        return hand_to_hydra(line, stage_settings(line.overrides))
     except UserError as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG_COMMAND
@@ -82,8 +82,11 @@ def act_on_run(line: CommandLine, run: str) -> int:
     return int(import_module(f"modes.{config.mode}").run(config, overrides=list(line.overrides)))
 
 
-def hand_to_hydra(line: CommandLine) -> int:
-    """Let Hydra compose and start: one run in this process, or each job of a sweep in a child process."""
+def hand_to_hydra(line: CommandLine, added: Sequence[str] = ()) -> int:
+    """Let Hydra compose and start: one run in this process, or each job of a sweep in a child process.
+
+    `added` is what stands in front of the overrides without having been typed, and in no record.
+    """
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
@@ -98,7 +101,7 @@ def hand_to_hydra(line: CommandLine) -> int:
             config.init_from = str(Path(config.init_from).absolute())
         config.paths.run_dir = settings.runtime.output_dir
         be_quiet(bool(config.quiet))
-        overrides = list(settings.overrides.task)
+        overrides = [text for text in settings.overrides.task if text not in added]
         try:
             if is_in_stages(config):
                 exit_codes.append(run_stages(config, overrides))
@@ -109,7 +112,7 @@ def hand_to_hydra(line: CommandLine) -> int:
             print(error, file=sys.stderr)
             exit_codes.append(EXIT_WRONG_COMMAND)
 
-    sys.argv[1:] = line.arguments
+    sys.argv[1:] = [*line.flag_arguments, *added, *line.overrides]
     task()
     return max(exit_codes, default=0)
 

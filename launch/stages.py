@@ -166,32 +166,39 @@ def stage_command(number: int, config: DictConfig, asked: Asked, run: RunDirecto
     return [*program, *quote_paths([*settings.values(), *where], multirun=False)]
 
 
-def with_stage_settings(overrides: Sequence[str]) -> list[str]:
-    """Return overrides that run one stage alone (`task.stage=N`) with that stage's settings in front; others unchanged.
-
-    What is typed wins over them.
-    """
+def stage_settings(overrides: Sequence[str]) -> list[str]:
+    """Return what a stage that is run alone (`task.stage=N`) sets in front of what was typed, which wins over it."""
     numbers = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("task.stage=")]
     if not numbers or not numbers[-1].isdigit():
-        return list(overrides)
+        return []
     config = compose_config(overrides)
     if not config.task.get("stages") or not 1 <= int(numbers[-1]) <= len(config.task.stages):
-        return list(overrides)
+        return []
     typed = _typed(overrides)
-    own = _own_settings(int(numbers[-1]), config, typed)
-    return [*(text for key, text in own.items() if key not in typed), *overrides]
+    return [text for key, text in _own_settings(int(numbers[-1]), config, typed).items() if key not in typed]
 
 
 def _own_settings(number: int, config: DictConfig, typed: Mapping[str, str]) -> dict[str, str]:
     """Return key to override of what the task's YAML sets for a stage.
 
-    Without what the debug profile sets, and without single values of a group that is typed: they belong to the choice
-    that it replaces.
+    Without what the debug profile sets, and without single values of the choice that a typed group replaces: one that
+    the stage itself makes (`schedule=step`), or one that knew a key which the typed one does not.
     """
     profile = set(_profile_keys(typed.get("debug", "debug=none").partition("=")[2]))
     own = {str(text).partition("=")[0]: str(text) for text in config.task.stages[number - 1]}
     chosen = set(typed) & set(group_names())
-    return {key: text for key, text in own.items() if key not in profile and key.split(".")[0] not in chosen - {key}}
+
+    def is_replaced(key: str) -> bool:
+        group, _, rest = key.lstrip("+").partition(".")
+        return bool(rest) and group in chosen and (group in own or not _has(config, key))
+
+    return {key: text for key, text in own.items() if key not in profile and not is_replaced(key)}
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Tell whether a configuration knows a key; one with a sign is new to every choice."""
+    missing = object()
+    return key.startswith("+") or OmegaConf.select(config, key, default=missing) is not missing
 
 
 def _profile_keys(name: str) -> Iterator[str]:

@@ -50,6 +50,10 @@ class CodeSource:
     folder: Path
     split: str | None = None
 
+    def __str__(self) -> str:
+        """Say which images they are."""
+        return f"images below {self.folder}" if self.split is None else f"the run's split {self.split}"
+
 
 def run(config: DictConfig, overrides: list[str]) -> int:
     """Encode images with the run that `config.run` names; return the exit code."""
@@ -85,6 +89,7 @@ def encode(settings: Settings, record: RunRecord) -> None:
     target = Path(settings["paths"]["run_dir"])
     record.describe(checkpoint_used=trained.checkpoint.stem)
     if listed is None and settings["split"] is None and hasattr(trained.data, "unlabelled_images"):
+        _refuse_for_contest(settings)
         encode_contest(trained, target)
     else:
         encodings = (
@@ -94,6 +99,15 @@ def encode(settings: Settings, record: RunRecord) -> None:
             _write_csv(settings["csv"], encodings, target)
             _show(encodings, target, settings)
     record.finish({})
+
+
+def _refuse_for_contest(settings: Settings) -> None:
+    for key in ("csv", "features"):
+        if settings[key]:
+            raise UserError(
+                f"{key}={settings[key]}: the parts without labels of a contest are answered by submit_PART.csv and "
+                "packed codes alone; with images=FOLDER or split=SPLIT it is kept"
+            )
 
 
 def encode_contest(trained: TrainedRun, target: Path) -> None:
@@ -179,8 +193,18 @@ def _views(trained: TrainedRun) -> Views:
 
 
 def note_source(target: Path, source: CodeSource) -> None:
-    """Write where the images of a folder of codes lie."""
-    if is_first_process() and not (target / SOURCE_FILE).is_file():
+    """Write where the images of a folder of codes lie.
+
+    Raises:
+        UserError: the folder holds codes of other images.
+    """
+    known = read_source(target)
+    if known not in (None, source):
+        raise UserError(
+            f"name={target.name}: {target} holds codes of {known}, and asked for are {source}; "
+            "give another name=NAME, or remove that folder"
+        )
+    if is_first_process() and known is None:
         write_json(target / SOURCE_FILE, {"folder": str(source.folder), "split": source.split})
 
 

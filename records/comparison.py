@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from records.errors import UserError
 from records.metric_names import COUNTS, bare, is_bound
-from records.override_set import override_settings
+from records.override_set import override_settings, signs
 from records.paired_tests import PairedDifference, holm, paired_difference
 from records.run_settings import (
     ROW,
@@ -203,9 +203,10 @@ def compare(
         groups.setdefault(run.settings["data.name"], []).append(run)
     wanted = _Wanted(chosen, baseline, level, columns, tuple(published))
     boards = tuple(_board(data, members, wanted) for data, members in sorted(groups.items()))
-    rows = [row for board in boards for row in board.rows]
-    for key, name in [("baseline", baseline), *(("published", figure.row) for figure in published)]:
-        _check_row(key, name, rows)
+    if baseline is not None:
+        _check_row("baseline", baseline, [row.name for board in boards for row in board.rows])
+    for figure in published:
+        _check_published(figure, boards)
     return Comparison(tuple(runs), boards)
 
 
@@ -214,13 +215,15 @@ def command_of(row: ComparedRow, is_place: Callable[[str], bool]) -> str:
 
     `is_place` says which keys hold paths. Where runs are written (`paths.*`) is left out.
     """
-    settings = override_settings(row.results[0].overrides)
+    typed = row.results[0].overrides
+    settings, sign = override_settings(typed), signs(typed)
     arguments = []
     for key, value in settings.items():
         if key in (*AVERAGED_KEYS, "run") or key.startswith("paths."):
             continue
         place = is_place(key) and value not in ("", "null")
-        arguments.append(key if not value and key.startswith("~") else f"{key}={'PLACE' if place else value}")
+        is_deletion = not value and key.startswith("~")
+        arguments.append(key if is_deletion else f"{sign[key]}{key}={'PLACE' if place else value}")
     seeds = sorted({pair[0] for pair in (run.pair for run in row.runs)})
     folds = sorted({run.fold for run in row.runs if run.fold != "null"})
     swept = [f"seed={','.join(map(str, seeds))}"] + ([f"data.fold={','.join(folds)}"] if folds else [])
@@ -268,9 +271,8 @@ def _board(data: str, runs: Sequence[ComparedRun], wanted: _Wanted) -> Board:
     rows = tuple(sorted(_rows(runs, keys), key=lambda row: _rank(row, metric, smaller)))
     differences = tuple(_differences(rows, metric, wanted.baseline))
     shown = tuple(name for name in wanted.shown if name in metrics) or _first_metrics(metrics, metric)
-    return Board(
-        data, rows, tuple(keys), tuple(metrics), shown, metric, smaller, wanted.level, differences, wanted.published
-    )
+    figures = tuple(one for one in wanted.published if any(one.stands_beside(row.name, data) for row in rows))
+    return Board(data, rows, tuple(keys), tuple(metrics), shown, metric, smaller, wanted.level, differences, figures)
 
 
 def _first_metrics(metrics: Sequence[str], ranking: str) -> tuple[str, ...]:
@@ -296,9 +298,10 @@ def _smaller_is_better(metric: str, results: Sequence[Result]) -> bool:
 
 
 def _rows(runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[ComparedRow]:
-    groups: dict[tuple[str | None, ...], dict[Pair, list[ComparedRun]]] = {}
+    groups: dict[tuple[str, ...], dict[Pair, list[ComparedRun]]] = {}
     for run in runs:
-        identity = tuple(run.settings.get(key) for key in keys)
+        # what one mode does not know is nothing, as null is
+        identity = tuple(run.settings.get(key, "null") for key in keys)
         groups.setdefault(identity, {}).setdefault(run.pair, []).append(run)
     names = name_keys([run.settings for run in runs])
     own = _own_keys(runs, names)
@@ -345,11 +348,26 @@ def _rank(row: ComparedRow, metric: str, smaller: bool) -> float:
     return mean if smaller else -mean
 
 
-def _check_row(key: str, name: str | None, rows: Sequence[ComparedRow]) -> None:
-    names = [row.name for row in rows]
-    if name is not None and name not in names:
+def _check_row(key: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
         listed = "".join(f"\n  '{one}'" for one in dict.fromkeys(names))
         raise UserError(f"{key}={name}: no row is called so; choices:{listed}")
+
+
+def _check_published(figure: PublishedFigure, boards: Sequence[Board]) -> None:
+    """Refuse a figure whose row is nowhere, or on the boards of several data sets without saying whose it is."""
+    data = [board.data for board in boards]
+    if figure.data and figure.data not in data:
+        raise UserError(f"published={figure.row}: no runs are of data={figure.data}; choices: {', '.join(data)}")
+    _check_row("published", figure.row, [row.name for board in boards for row in board.rows])
+    places = [board.data for board in boards if any(figure.stands_beside(row.name, board.data) for row in board.rows)]
+    if len(places) > 1:
+        raise UserError(
+            f"published={figure.row}: rows of {' and '.join(places)} are called so; say whose figure it is in a fifth "
+            "column, row,metric,value,source,data"
+        )
+    if not places:
+        raise UserError(f"published={figure.row}: no row of data={figure.data} is called so")
 
 
 def _differences(rows: Sequence[ComparedRow], metric: str, baseline: str | None) -> list[Difference]:

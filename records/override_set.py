@@ -29,6 +29,28 @@ def override_settings(overrides: Iterable[str]) -> dict[str, str]:
     return settings
 
 
+def signs(overrides: Iterable[str]) -> dict[str, str]:
+    """Return key to what stands before it of overrides as they are typed: "+" and "++" of an addition, else ""."""
+    keys = [override.partition("=")[0] for override in overrides]
+    return {key.lstrip("+"): key[: len(key) - len(key.lstrip("+"))] for key in keys}
+
+
+def joined(earlier: Sequence[str], later: Sequence[str]) -> list[str]:
+    """Return all overrides in their order, without those that say again what their key has by then."""
+    found = list(earlier)
+    values = dict(_key_and_text(override) for override in earlier)
+    for override in later:
+        key, text = _key_and_text(override)
+        if values.get(key) != text:
+            found.append(override)
+            values[key] = text
+    return found
+
+
+def _key_and_text(override: str) -> tuple[str, str]:
+    return override.partition("=")[0].lstrip("+"), override.lstrip("+")
+
+
 def varying_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the keys, in order of appearance, that some of these settings lack or give another value."""
     keys = dict.fromkeys(key for one in settings for key in one)

@@ -16,6 +16,7 @@ from records import environment
 from records.atomic_file import write_json
 from records.errors import UserError
 from records.notices import RunWarning
+from records.override_set import joined
 
 if TYPE_CHECKING:
     import os
@@ -296,9 +297,8 @@ def _refuse_constant(name: str) -> float:
 def _joined_overrides(earlier: Result | None, overrides: Sequence[str]) -> list[str]:
     if earlier is None:
         return list(overrides)
-    known = {*earlier.overrides, "mode=train"}
-    added = [override for override in overrides if override not in known and not override.startswith("run=")]
-    return [*earlier.overrides, *added]
+    added = [override for override in overrides if override != "mode=train" and not override.startswith("run=")]
+    return joined(earlier.overrides, added)
 
 
 def _earlier_attempts(earlier: Result | None) -> list[dict[str, Any]]:

@@ -19,6 +19,12 @@ NAMES = ("task", "model", "data")
 ROW = "row"
 """The key by which a user names the row of a table that a run belongs to."""
 
+WATCHING_CALLBACKS = (
+    *("seeding", "table", "throughput", "progress", "finite", "training_images", "pictures", "recognition_pictures"),
+    *("few_shot_pictures", "wandb_tables", "last", "batch_size_finder", "submission"),
+)
+"""Callbacks that change no result, or whose effect another setting holds; every other one is a setting of the run."""
+
 _NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "run", "quiet", *MODE_KEYS)
 RETIRED_KEYS = ("task.transductive",)
 """Keys in the config.yaml of older runs that say nothing any more."""
@@ -53,6 +59,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     # without weights to start from, which of them are taken says nothing
     idle = () if config.get("init_from") else ("init_parts",)
     kept = {name: node for name, node in config.items() if name not in (*_NO_SETTINGS, *idle)}
+    kept["callbacks"] = _acting(config.get("callbacks") or {})
     return {
         key: _text(value, folders)
         for key, value in leaves(kept)
@@ -60,25 +67,37 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _acting(callbacks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the callbacks that may change a result; one without arguments is told by its class."""
+    acting = {name: node for name, node in callbacks.items() if name not in WATCHING_CALLBACKS}
+    alone = {name: node["_target_"] for name, node in acting.items() if isinstance(node, dict) and len(node) == 1}
+    return {**acting, **alone}
+
+
 def without_seeds(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """Return the settings without the seed, with a mark where a value follows it: equal where the seed alone differs.
 
     A key that ends in `seed` follows (`data.split_seed: ${seed}`) where it has the seed's value and no run of another
-    seed has that value too; otherwise it was given (`data.selection_seed: 0`) and meets a seed of 0 by chance.
+    seed, of the same task, model and data, has that value too; otherwise it was given (`data.selection_seed: 0`) and
+    meets a seed of 0 by chance.
     """
-    seeds: dict[tuple[str, str], set[str | None]] = {}
+    seeds: dict[tuple[str | None, ...], set[str | None]] = {}
     for one in settings:
         for key, value in one.items():
             if key.endswith(SEED) and key != SEED:
-                seeds.setdefault((key, value), set()).add(one.get(SEED))
+                seeds.setdefault((*_named(one), key, value), set()).add(one.get(SEED))
     return [
         {
-            key: SEED_MARK if seeds.get((key, value)) == {one.get(SEED)} == {value} else value
+            key: SEED_MARK if seeds.get((*_named(one), key, value)) == {one.get(SEED)} == {value} else value
             for key, value in one.items()
             if key != SEED
         }
         for one in settings
     ]
+
+
+def _named(settings: Mapping[str, str]) -> tuple[str | None, ...]:
+    return tuple(settings.get(f"{name}.name") for name in NAMES)
 
 
 def leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:

@@ -180,7 +180,10 @@ def as_page(
     jobs = [job for row in summary.rows for job in row.jobs]
     completed = sum(job.completed for job in jobs)
     running = len(jobs) - completed - len(summary.failed)
+    repeats = completed - sum(len(_counted(row.jobs)) for row in summary.rows)
     counts = f"{completed} of {len(jobs)} started jobs completed, {len(summary.failed)} failed, {running} running."
+    if repeats:
+        counts += f" Not counted: {repeats} of a seed and settings that a later job has too."
     sections = [f"# Sweep\n\n{counts}", _page_table(summary), _page_failures(summary)]
     if _headline(summary):
         sections.append(f"![Sweep]({SUMMARY_PICTURE})")
@@ -273,8 +276,17 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part]
 
 
+def _counted(jobs: Iterable[SweepJob]) -> list[SweepJob]:
+    """Return the completed jobs of a row, one for each seed and fold: the last of those that a search drew twice."""
+    last: dict[tuple[str, str], SweepJob] = {}
+    for job in jobs:
+        if job.completed and job.result is not None:
+            last[job.settings.get("seed", str(job.result.seed)), job.settings.get("data.fold", "")] = job
+    return list(last.values())
+
+
 def _values(jobs: Iterable[SweepJob], metric: str) -> list[float]:
-    return [job.metrics[metric] for job in jobs if job.completed and metric in job.metrics]
+    return [job.metrics[metric] for job in _counted(jobs) if metric in job.metrics]
 
 
 def _statistics(jobs: Sequence[SweepJob]) -> dict[str, Statistic]:

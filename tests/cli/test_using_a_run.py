@@ -138,7 +138,7 @@ def test_images_come_and_go(run, photos, tmp_path, capsys):
     assert "did you mean class 4/" in capsys.readouterr().err
 
 
-def test_an_interrupted_encoding_loses_one_block(run, photos, monkeypatch, capsys):
+def test_an_interrupted_encoding_loses_one_block(run, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(encode, "encode_images", partial(encode_images, block_size=30))
     write, written = encoding_writer.write_block, []
 
@@ -159,7 +159,8 @@ def test_an_interrupted_encoding_loses_one_block(run, photos, monkeypatch, capsy
     assert use("encode", run, f"images={photos}", "name=mine") == 0
     assert written == [0, 1, 2, 3]
     assert len(np.load(run / "codes" / "mine" / "codes.npy")) == 100
-    assert use("encode", run, f"images={photos / 'class 3'}", "name=mine") == 1
+    (tmp_path / "few.txt").write_text("class 3/003.png\n")
+    assert use("encode", run, f"images={tmp_path / 'few.txt'}", f"image_dir={photos}", "name=mine") == 1
     assert "Remove that folder, or name another one" in capsys.readouterr().err
 
 
@@ -363,6 +364,17 @@ def test_what_cannot_be_written_or_searched_is_said(run, photos, capsys):
     assert "flat, ivf, hnsw" in capsys.readouterr().err
     assert use("search", run, "database=mine", image, "k=1000") == 0
     assert "all are listed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_codes_of_other_images_with_the_same_names_are_not_taken(run, photos, tmp_path, capsys):
+    other = tmp_path / "others"
+    shutil.copytree(photos / "class 3", other)
+    assert use("encode", run, f"images={photos / 'class 3'}", "name=twice") == 0
+    assert use("encode", run, f"images={other}", "name=twice") == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "name=twice" in error
+    assert f"images below {photos / 'class 3'}" in error
+    assert "give another name=NAME" in error
 
 
 def test_a_damaged_note_of_the_images_is_refused(tmp_path):

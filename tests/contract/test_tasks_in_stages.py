@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from launch.check import check_config, check_overrides
 from launch.compose import compose_config
 from launch.groups import CONF, choice_names
-from launch.stages import with_stage_settings
+from launch.stages import stage_settings
 from modes import build
 
 
@@ -31,7 +31,8 @@ def test_the_list_is_not_empty():
 
 @pytest.mark.parametrize(("choice", "number"), STAGES)
 def test_every_stage_composes_and_its_arguments_bind(choice, number):
-    overrides = with_stage_settings([choice, f"task.stage={number}"])
+    typed = [choice, f"task.stage={number}"]
+    overrides = [*stage_settings(typed), *typed]
     assert check_overrides(overrides) == []
     config = compose_config(overrides)
     assert [problem for problem in check_config(config) if not problem.key.startswith("data.root")] == []

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from launch import stages
 from launch.compose import compose_config
-from launch.stages import Asked, is_in_stages, run_stages, stage_command, stage_directory, with_stage_settings
+from launch.stages import Asked, is_in_stages, run_stages, stage_command, stage_directory, stage_settings
 from records.errors import UserError
 from records.result import RunRecord, read_result
 from records.run_directory import RunDirectory
@@ -57,15 +57,14 @@ def test_what_is_typed_wins_and_is_said_once(config):
 
 def test_a_stage_that_is_run_alone_has_its_settings_and_what_is_typed_wins():
     typed = ["task=crt", "task.stage=2", "init_from=somewhere", "trainer.max_epochs=3"]
-    found = with_stage_settings(typed)
-    assert found[-len(typed) :] == typed
-    own = dict(text.split("=") for text in found[: -len(typed)])
+    found = stage_settings(typed)
+    own = dict(text.split("=") for text in found)
     assert own["rule"] == "class_aware"
     assert own["freeze"] == "backbone"
     assert "trainer.max_epochs" not in own
-    assert with_stage_settings(found) == found
+    assert stage_settings([*found, *typed]) == []
     for whole in (["task=crt"], ["task=crt", "task.stage=null"], ["task=ce"], ["task=crt", "task.stage=1"]):
-        assert with_stage_settings(whole) == whole
+        assert stage_settings(whole) == []
 
 
 def test_a_debug_profile_beats_the_settings_of_a_stage(config):
@@ -88,6 +87,30 @@ def test_a_typed_group_takes_the_single_values_of_the_stage_with_it(config):
     texts = command(2, config, ["schedule=cosine", "~callbacks.ema"])
     assert [text for text in texts if "schedule" in text] == ["schedule=cosine"]
     assert {"trainer.max_epochs=2", "~callbacks.ema"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["task=mislas", "trainer=gpu", "data=cifar100_lt"], {"task.mixup_alpha": 0, "trainer.max_epochs": 10}),
+        (["task=crt", "trainer=gpu"], {"trainer.max_epochs": 10, "rule.sampler.length": "images"}),
+        (["task=ride_routed", "data=cifar100_lt", "optim=sgd"], {"data.batch_size": 512, "optim.lr": 0.01}),
+        (["experiment=cifar100_lt/crt", "trainer=gpu", "optim=sgd"], {"trainer.max_epochs": 10, "optim.lr": 0.1}),
+    ],
+)
+def test_a_typed_group_that_the_stage_does_not_choose_leaves_its_values(typed, kept):
+    overrides = [*typed, "task.stage=2", "init_from=somewhere"]
+    config = compose_config([*stage_settings(overrides), *overrides])
+    assert {key: OmegaConf.select(config, key) for key in kept} == kept
+
+
+def test_a_value_that_the_typed_choice_does_not_know_goes_with_the_one_it_replaces(config):
+    config.task.stages[1] = ["schedule.milestones=[0.5]", "trainer.max_epochs=2"]
+    typed = ["schedule=cosine"]
+    changed = compose_config([*typed, f"paths.run_dir={config.paths.run_dir}"])
+    OmegaConf.set_struct(changed, False)
+    changed.task.stages = config.task.stages
+    assert [text for text in command(2, changed, typed) if "schedule" in text] == typed
 
 
 def finish(stage, how, *arguments):

@@ -4,12 +4,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from launch.compose import compose_config
-from launch.stages import with_stage_settings
+from launch.stages import stage_settings
 from modes.cached_features import caches_features
 
 
 def settings_of(*overrides):
-    return OmegaConf.to_container(compose_config(with_stage_settings(overrides)), resolve=True)
+    return OmegaConf.to_container(compose_config([*stage_settings(overrides), *overrides]), resolve=True)
 
 
 @pytest.mark.parametrize("task", ["gml", "focal", "ldam", "lade", "feabal", "class_balanced", "remix"])

@@ -12,11 +12,10 @@ from compared_runs import write_run, write_seeds
 from scipy import stats
 
 from records import comparison_page as page
-from records.comparison import compare, read_runs
-from records.comparison_figures import comparison_picture, curves_picture, differences_picture
+from records.comparison import command_of, compare, read_runs
+from records.comparison_figures import comparison_picture, differences_picture
 from records.errors import UserError
 from records.paired_tests import holm, paired_difference, sign_test
-from records.published import read_published
 
 SCORES = {
     16: [0.701, 0.702, 0.699, 0.705, 0.700],
@@ -123,15 +122,6 @@ def test_other_splits_are_told(tmp_path: Path) -> None:
     assert differences_picture(board) is None
 
 
-def test_a_seed_that_was_run_again_counts_once(tmp_path: Path) -> None:
-    write_run(tmp_path / "old", 0.1)
-    write_run(tmp_path / "new", 0.9, started="2026-02-01T00:00:00+00:00")
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert board.rows[0].metrics["test/map@all"].mean == 0.9
-    assert len(board.rows[0].repeats) == 1
-    assert "Not counted: 1 earlier run" in page.board_section(board)
-
-
 def test_each_data_set_has_its_board_and_its_own_metric(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0.9)
     other = {"test/hm": 0.3}
@@ -204,6 +194,15 @@ def test_no_place_of_this_machine_is_published(tmp_path: Path) -> None:
     assert "2026-01-01 to 2026-01-05" in text
 
 
+def test_the_told_command_keeps_the_sign_of_an_addition(tmp_path: Path) -> None:
+    write_run(
+        tmp_path / "a", 0.5, overrides=["+trainer.detect_anomaly=true", "task.bits=32", "~callbacks.ema", "seed=0"]
+    )
+    (board,) = compare(read_runs([tmp_path])).boards
+    told = command_of(board.rows[0], lambda key: False)
+    assert told == "python run.py +trainer.detect_anomaly=true task.bits=32 '~callbacks.ema' seed=0"
+
+
 def test_tables_are_whole(tmp_path: Path) -> None:
     (board,) = compare(read_runs([write_seeds(tmp_path / "a", SCORES)])).boards
     text = page.board_section(board) + "\n\n" + page.differences(board) + "\n"
@@ -258,31 +257,6 @@ def test_without_a_transductive_row_no_table_speaks_of_it(tmp_path: Path) -> Non
     assert "dagger" not in text
 
 
-def test_rows_go_by_the_names_they_were_given(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        write_run(tmp_path / f"a{seed}", 0.5, seed=seed, bits=16, task="x", row="X, short codes")
-        write_run(tmp_path / f"b{seed}", 0.6, seed=seed, bits=64, task="y", row="Y | long")
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert [row.name for row in board.rows] == ["Y | long", "X, short codes"]
-    assert board.keys == ("row",)
-    assert [len(row.runs) for row in board.rows] == [2, 2]
-    assert "| 1 | Y \\| long | 2 |" in page.board_section(board)
-
-
-def test_rows_of_one_name_that_differ_are_kept_apart(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", 0.5, bits=16, row="same")
-    write_run(tmp_path / "b", 0.6, bits=64, row="same")
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert [row.name for row in board.rows] == ["bits=64", "bits=16"]
-
-
-def test_one_unnamed_run_makes_the_name_a_setting_like_others(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", 0.5, bits=16, row="named")
-    write_run(tmp_path / "b", 0.6, bits=64)
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert [row.name for row in board.rows] == ["bits=64", "named bits=16"]
-
-
 def test_the_metrics_of_the_tables_can_be_named(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0.5)
     (board,) = compare(read_runs([tmp_path]), shown=["accuracy", "val/map@all"]).boards
@@ -291,123 +265,3 @@ def test_the_metrics_of_the_tables_can_be_named(tmp_path: Path) -> None:
     assert "runs & test/accuracy & val/map@all" in page.as_latex(compare(read_runs([tmp_path]), shown=board.shown))
     with pytest.raises(UserError, match="metrics=hm was measured in none"):
         compare(read_runs([tmp_path]), shown=["hm"])
-
-
-def test_published_figures_stand_beside_their_rows(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "a", 0.5, bits=16)
-    write_run(tmp_path / "runs" / "b", 0.6, bits=64)
-    file = tmp_path / "published.csv"
-    file.write_text(
-        "row,metric,value,source\n"
-        'bits=16,map@all,0.48,"A, 2019"\n'
-        "bits=16,test/map@all,0.49,B\n"
-        'bits=64,test/map@all,0.7,"A, 2019"\n'
-        "bits=64,accuracy,0.9,C\n"
-    )
-    (board,) = compare(read_runs([tmp_path / "runs"]), published=read_published(file)).boards
-    text = page.board_section(board)
-    assert "| published mAP@all |" in text
-    assert re.search(r"\| `64` \| 1 \|.*\| 0\.7 \[1\] \| 0\.9 \[3\] \|", text)
-    assert re.search(r"\| `16` \| 1 \|.*\| 0\.48 \[1\]; 0\.49 \[2\] \|  \|", text)
-    assert "| published accuracy |" in text
-    assert text.endswith("from\n\n1. A, 2019\n2. B\n3. C")
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("name,value\n", "must be row,metric,value,source"),
-        ("row,metric,value,source\nbits=32,map@all,38.3,A\n", "line 2: value is 38.3; figures are fractions"),
-        ("row,metric,value,source\nbits=32,map@all,high,A\n", "line 2: value is 'high'"),
-        ("row,metric,value,source\nbits=32,map@all,0.3\n", "line 2: it must have 4 cells"),
-        ("row,metric,value,source\nbits=32,map@all,0.3,A,B\n", "line 2: it must have 4 cells"),
-        ("row,metric,value,source\nbits=31,map@all,0.3,A\n", "published=bits=31: no row is called so"),
-    ],
-)
-def test_a_wrong_file_of_published_figures_is_told(tmp_path: Path, text: str, told: str) -> None:
-    write_run(tmp_path / "a" / "32", 0.5, bits=32)
-    write_run(tmp_path / "a" / "16", 0.5, bits=16)
-    (tmp_path / "published.csv").write_text(text)
-    with pytest.raises(UserError, match=re.escape(told)):
-        compare(read_runs([tmp_path / "a"]), published=read_published(tmp_path / "published.csv"))
-
-
-def test_a_missing_file_of_published_figures_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        read_published(tmp_path / "none.csv")
-
-
-def write_curves(folder: Path, header: str, lines: list[str]) -> None:
-    (folder / "metrics.csv").write_text("\n".join([f"epoch,step,{header}", *lines, ""]))
-
-
-def test_curves_are_those_of_the_ranking_metric(tmp_path: Path) -> None:
-    for bits in (16, 32, 64):
-        folder = write_run(tmp_path / str(bits), 0.01 * bits, bits=bits)
-        epochs = 1 if bits == 64 else 3
-        lines = [f"{epoch},{epoch},,{0.1 * epoch},{1.0 - epoch}" for epoch in range(epochs)]
-        write_curves(folder, "train/map@all,val/map@all,train/loss", lines)
-    (board,) = compare(read_runs([tmp_path])).boards
-    picture = curves_picture(board)
-    assert picture is not None
-    panels = picture.figure.axes
-    assert [axes.get_title("left") for axes in panels] == ["bits=32", "bits=16"]
-    curve, reached = panels[0].lines
-    assert list(curve.get_ydata()) == pytest.approx([0.0, 0.1, 0.2])
-    assert list(reached.get_ydata()) == pytest.approx([0.32, 0.32])
-    assert panels[0].get_ylim() == panels[1].get_ylim()
-    assert "the validation part (blue)" in picture.description
-    assert "training" not in picture.description
-
-
-def test_a_row_without_the_metric_shows_its_loss(tmp_path: Path) -> None:
-    for bits, name in ((16, "train/accuracy"), (32, "train/loss")):
-        folder = write_run(tmp_path / str(bits), 0.01 * bits, bits=bits)
-        write_curves(folder, name, [f"{epoch},{epoch},{4.0 - epoch}" for epoch in range(3)])
-    (board,) = compare(read_runs([tmp_path])).boards
-    picture = curves_picture(board)
-    assert picture is not None
-    assert picture.title == "d: accuracy by epoch"
-    loss, accuracy = picture.figure.axes
-    assert [axes.get_ylabel() for axes in (loss, accuracy)] == ["loss", "accuracy"]
-    assert [len(axes.lines) for axes in (loss, accuracy)] == [1, 2]
-    assert "show their training loss" in picture.description
-
-
-def test_the_epochs_of_stages_follow_each_other(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", 0.5)
-    for stage, header in ((1, "train/loss"), (2, "train/loss,train/map@all")):
-        (folder / f"stage{stage}").mkdir()
-        more = ",0.5" if stage == 2 else ""
-        write_curves(folder / f"stage{stage}", header, [f"{epoch},{epoch},{stage}{more}" for epoch in range(3)])
-    (board,) = compare(read_runs([tmp_path])).boards
-    picture = curves_picture(board)
-    assert picture is not None
-    (panel,) = picture.figure.axes
-    (curve,) = panel.lines
-    assert list(curve.get_xdata()) == [0, 1, 2, 3, 4, 5]
-    assert list(curve.get_ydata()) == [1, 1, 1, 2, 2, 2]
-
-
-def test_no_curves_where_nothing_was_measured_by_epoch(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", 0.5)
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert curves_picture(board) is None
-
-
-def test_a_seed_that_was_given_is_not_one_that_follows(tmp_path: Path) -> None:
-    for seed in (0, 1, 2):
-        folder = write_run(tmp_path / f"{seed}", 0.5 + seed / 10, seed=seed)
-        text = (folder / "config.yaml").read_text()
-        (folder / "config.yaml").write_text(text.replace("  split_seed:", "  selection_seed: 0\n  split_seed:"))
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert [len(row.runs) for row in board.rows] == [3]
-
-
-def test_a_row_tells_only_settings_that_vary_where_its_names_are_the_same(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", 0.5, bits=16, task="x")
-    write_run(tmp_path / "b", 0.6, bits=64, task="x")
-    write_run(tmp_path / "c", 0.4, bits=32, task="y")
-    (board,) = compare(read_runs([tmp_path])).boards
-    assert [row.name for row in board.rows] == ["task=x bits=64", "task=x bits=16", "task=y"]
-    assert "| 3 | `y` |  | 1 |" in page.board_section(board)

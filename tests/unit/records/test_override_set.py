@@ -1,6 +1,6 @@
 import pytest
 
-from records.override_set import override_settings, short_name, varying_keys
+from records.override_set import joined, override_settings, short_name, signs, varying_keys
 
 
 def test_settings_are_equal_whatever_their_order_and_quotes() -> None:
@@ -25,6 +25,16 @@ def test_the_later_of_two_wins_and_what_belongs_to_the_sweep_is_left_out() -> No
 @pytest.mark.parametrize(("override", "expected"), [("~callbacks.ema", {"~callbacks.ema": ""}), ("a=", {"a": ""})])
 def test_deletions_and_empty_values_are_settings(override: str, expected: dict[str, str]) -> None:
     assert override_settings([override]) == expected
+
+
+def test_what_is_said_again_is_left_out_and_what_is_taken_back_is_not() -> None:
+    assert joined(["optim.lr=1", "+note=x"], ["optim.lr=2", "note=x"]) == ["optim.lr=1", "+note=x", "optim.lr=2"]
+    back = joined(["optim.lr=1", "optim.lr=2"], ["optim.lr=1"])
+    assert override_settings(back) == {"optim.lr": "1"}
+
+
+def test_the_sign_of_an_addition_is_kept_by_its_key() -> None:
+    assert signs(["+a=1", "++b.c=2", "d=+3", "~e"]) == {"a": "+", "b.c": "++", "d": "", "~e": ""}
 
 
 def test_keys_vary_where_a_value_differs_or_is_missing() -> None:

@@ -76,6 +76,13 @@ def test_seeds_and_folds_are_averaged_and_every_other_setting_is_a_row() -> None
     assert summary.metrics[0] == "test/map@all"
 
 
+def test_settings_and_seed_that_were_drawn_twice_count_once() -> None:
+    drawn = [result("bits=16", score=0.5), result("bits=16", score=0.5), result("bits=32", score=0.6)]
+    summary = summarise(jobs_of(*drawn))
+    assert [row.metrics["test/map@all"].count for row in summary.rows] == [1, 1]
+    assert "Not counted: 1 of a seed and settings that a later job has too." in as_page(summary, "again")
+
+
 def test_the_best_validation_value_is_a_metric_of_its_own() -> None:
     summary = summarise(jobs_of(result("data.fold=0", best=0.4), result("data.fold=1", best=0.6)))
     (row,) = summary.rows
