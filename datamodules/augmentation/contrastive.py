@@ -34,7 +34,7 @@ _LUMA = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
 
 @dataclass(frozen=True)
 class ContrastiveAugmentation:
-    """Random resized crop, flip, colour jitter in random order, grey, and blur.
+    """Padded crop, flip, random resized crop, colour jitter in random order, grey, and blur.
 
     Args:
         smallest_crop: lower bound of a crop's share of the area, in (0, 1]; 1 switches the crop off.
@@ -44,6 +44,7 @@ class ContrastiveAugmentation:
         jitter_probability: share of the images whose colours are changed.
         grey_probability: share of the images that lose their colours.
         blur_probability: share of the images that are blurred, by a Gaussian with a sigma of 0.1 to 2 pixels.
+        crop_padding: zeros put on each side before a crop of the old size, in pixels; 0 switches that crop off.
 
     Raises:
         UserError: a value is out of range.
@@ -56,6 +57,7 @@ class ContrastiveAugmentation:
     jitter_probability: float = 0.8
     grey_probability: float = 0.2
     blur_probability: float = 0.0
+    crop_padding: int = 0
 
     def __post_init__(self) -> None:
         shares = ("jitter", "jitter_probability", "grey_probability", "blur_probability")
@@ -65,6 +67,8 @@ class ContrastiveAugmentation:
                 raise UserError(f"data.view_augment.{key} is {getattr(self, key)}; it must lie in [0, {high:g}]")
         if not 0 < self.smallest_crop <= 1:
             raise UserError(f"data.view_augment.smallest_crop is {self.smallest_crop}; it must lie in (0, 1]")
+        if self.crop_padding < 0:
+            raise UserError(f"data.view_augment.crop_padding is {self.crop_padding}; it must be 0 or more pixels")
 
     @classmethod
     def from_config(cls, settings: Mapping[str, object] | None) -> ContrastiveAugmentation:
@@ -79,7 +83,7 @@ class ContrastiveAugmentation:
         """Change images uint8 (B, 3, H, W); `draw` (B,) as in `CropAndFlip.__call__`."""
         if not len(images):
             return images
-        images = CropAndFlip(horizontal_flip=self.horizontal_flip)(images, draw, seed, epoch)
+        images = CropAndFlip(self.crop_padding, self.horizontal_flip)(images, draw, seed, epoch)
         pixels = images.float() / 255
         if self.smallest_crop < 1:
             pixels = resized_crops(pixels, random_boxes(images.shape, self.smallest_crop, draw, seed, epoch))

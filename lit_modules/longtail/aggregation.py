@@ -2,7 +2,8 @@
 
 Zhang, Hooi, Hong and Feng, NeurIPS 2022, section 4.2: an expert is the more stable on the classes it knows, so the
 weights that make predictions stable lean to the experts that fit the test part. Optimizer and epochs:
-github.com/Vanint/SADE-AgnosticLT test_training_cifar.py, which takes padded crops with jitter, grey and blur for views.
+github.com/Vanint/SADE-AgnosticLT test_training_cifar.py. Its views are weaker than the default ones (SimCLR's): padded
+crops with jitter, grey and blur, data.view_augment={smallest_crop: 1, crop_padding: 4, blur_probability: 0.2}.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ class BCL(LongTailModule):
 
     Args:
         width: of the projections.
+        hidden: of the layer between, in both heads; None: as wide as the features.
         temperature: of the contrast.
         classification_weight: of the cross-entropy.
         contrast_weight: of the contrast.
@@ -74,6 +75,7 @@ class BCL(LongTailModule):
         self,
         *,
         width: int = 128,
+        hidden: int | None = None,
         temperature: float = 0.1,
         classification_weight: float = 1.0,
         contrast_weight: float = 0.35,
@@ -85,8 +87,8 @@ class BCL(LongTailModule):
         self.temperature = temperature
         self.classification_weight = classification_weight
         self.contrast_weight = contrast_weight
-        self.projection = Projection(self.backbone.num_features, width, batch_norm=True)
-        self.centre_projection = Projection(self.backbone.num_features, width, batch_norm=True)
+        self.projection = Projection(self.backbone.num_features, width, batch_norm=True, hidden=hidden)
+        self.centre_projection = Projection(self.backbone.num_features, width, batch_norm=True, hidden=hidden)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return `features` (B, D) and `logits` (B, C); in training `directions` (B, 2, width) besides."""

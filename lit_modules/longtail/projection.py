@@ -11,13 +11,17 @@ from records.errors import UserError
 
 
 class Projection(nn.Module):
-    """A layer, a rectifier and a layer: features (B, D) to directions (B, width) of unit length, in float32."""
+    """A layer, a rectifier and a layer: features (B, D) to directions (B, width) of unit length, in float32.
 
-    def __init__(self, num_features: int, width: int, batch_norm: bool = False) -> None:
+    The layer between has `hidden` values, D where that is None.
+    """
+
+    def __init__(self, num_features: int, width: int, batch_norm: bool = False, hidden: int | None = None) -> None:
         super().__init__()
-        normalisation = [nn.BatchNorm1d(num_features)] if batch_norm else []
+        hidden = hidden or num_features
+        normalisation = [nn.BatchNorm1d(hidden)] if batch_norm else []
         self.layers = nn.Sequential(
-            PreciseLinear(num_features, num_features), *normalisation, nn.ReLU(), PreciseLinear(num_features, width)
+            PreciseLinear(num_features, hidden), *normalisation, nn.ReLU(), PreciseLinear(hidden, width)
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -160,6 +160,13 @@ def test_cutout_blackens_a_square_that_may_lie_half_outside(images: torch.Tensor
         assert torch.equal(result[place], expected)
 
 
+def test_padded_crops_of_a_view_are_those_of_training(images: torch.Tensor) -> None:
+    colours_off = {"jitter_probability": 0.0, "grey_probability": 0.0}
+    view = ContrastiveAugmentation(smallest_crop=1.0, crop_padding=4, **colours_off)
+    draw = np.arange(len(images))
+    assert torch.equal(view(images, draw, 0, 0), CropAndFlip(4, True)(images, draw, 0, 0))
+
+
 @pytest.mark.parametrize(
     "augment",
     [
@@ -293,6 +300,7 @@ def test_jitter_and_grey_happen_as_often_as_they_are_asked_for() -> None:
         (TrainingAugmentation, {"crop_padding": -1}, r"data\.augment\.crop_padding is -1"),
         (TrainingAugmentation, {"cut_out": 1}, r"data\.augment\.cut_out is unknown; the choices are crop_padding"),
         (ContrastiveAugmentation, {"smallest_crop": 0}, r"data\.view_augment\.smallest_crop is 0"),
+        (ContrastiveAugmentation, {"crop_padding": -1}, r"data\.view_augment\.crop_padding is -1"),
         (ContrastiveAugmentation, {"hue": 0.6}, r"data\.view_augment\.hue is 0\.6; it must lie in \[0, 0\.5\]"),
         (ContrastiveAugmentation, {"blur": 0.6}, r"data\.view_augment\.blur is unknown"),
         (

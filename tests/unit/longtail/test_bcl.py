@@ -64,6 +64,13 @@ def test_with_three_views_the_first_is_the_classifiers_alone():
     torch.testing.assert_close(outputs["directions"], expected)
 
 
+def test_both_heads_may_be_wider_than_the_features():
+    module = small_method(BCL, classifier="cosine", hidden=24, width=6).train()
+    for head in (module.projection, module.centre_projection):
+        assert [layer.out_features for layer in head.layers if hasattr(layer, "out_features")] == [24, 6]
+    assert module(small_batch(views=3))["directions"].shape == (8, 2, 6)
+
+
 def test_training_without_views_is_refused():
     with pytest.raises(UserError, match=r"data\.views=1: BCL"):
         small_method(BCL).train()(small_batch())
