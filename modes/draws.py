@@ -17,7 +17,7 @@ from launch.run_stamp import is_restarted
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.fewshot.base import recognise
 from lit_modules.fewshot.head import FewShotHead
-from lit_modules.fewshot.problem import plan_stacks, problem_of, protocol_of, solutions
+from lit_modules.fewshot.problem import plan_stacks, problem_of, protocol_of, seen_by_fit, solutions
 from lit_modules.metrics.per_class import PooledRecognition, RecognitionResult, pooled
 from lit_modules.optimization import count_parameters
 from lit_modules.precision import full_precision
@@ -229,7 +229,9 @@ def describe(
     """Note what is known before anything is fitted, and say it; `data` are those of the first draw."""
     settings = per_draw[0]
     own = {key: value for key, value in data.evaluation_protocol.items() if key != "split_seed"}
-    protocol = {**own, **protocol_of(new_head(settings)), "draws": len(per_draw), "seeds": _seeds(per_draw)}
+    head = new_head(settings)
+    told = {**protocol_of(head), **seen_by_fit(head.transductive, data)}
+    protocol = {**own, **told, "draws": len(per_draw), "seeds": _seeds(per_draw)}
     total, _ = count_parameters(backbone.parameters())
     device = device_of(settings["trainer"]["accelerator"])
     gpus = [torch.cuda.get_device_name()] if device == "cuda" else []

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 
 from datamodules.encoded.encoded_images import Fill
 from datamodules.encoded.joined_features import JoinedFeatures
+from datamodules.few_shot_images import FewShotFiles
+from datamodules.images.image_files import default_resize
 from launch.problems import as_text
 from launch.stored import stored_config
 from lit_modules.backbones.backbone import Backbone
@@ -19,12 +21,14 @@ from lit_modules.fewshot.cascade import MODEL
 from lit_modules.fewshot.encoder_parameters import EncoderSize, refuse_too_many
 from lit_modules.fewshot.trained_classifier import ClassifierEncoder
 from modes import build
+from modes.binding import locate
 from modes.encoding import device_of, makes_features
+from modes.expert_images import ExpertRun, check_unseen
 from modes.initial import checkpoint_of_source
 from modes.life import Settings
 from records.errors import UserError
 from records.labels_file import read_labels
-from records.run_directory import open_run
+from records.run_directory import RunDirectory, open_run
 
 Encoders = Mapping[str, FrozenEncoder | ClassifierEncoder]
 FEATURES_ALREADY = (
@@ -46,8 +50,9 @@ def build_data(settings: Settings, backbone: Backbone, fill: Fill | None = None)
         the data, and the encoders of a task that knows of such; none where features were made elsewhere.
 
     Raises:
-        UserError: an encoder cannot be built or has nothing to encode, the encoders exceed `task.parameter_limit`, or
-            there is a limit and the data are features already, of an encoder whose size is not known.
+        UserError: an encoder cannot be built or has nothing to encode; a run that is one was trained on images of the
+            test part; the encoders exceed `task.parameter_limit`, or there is a limit and the data are features
+            already, of an encoder whose size is not known.
     """
     if "encoders" not in settings["task"]:
         return build.build_data(settings, backbone, fill), {}
@@ -61,7 +66,7 @@ def build_data(settings: Settings, backbone: Backbone, fill: Fill | None = None)
         return build.build_data(settings, backbone), {}
     encoders = _build_encoders(further, backbone, device_of(settings["trainer"]["accelerator"]))
     refuse_too_many(sizes(encoders), limit)
-    data = _joined_data(settings, encoders, fill) if further else build.build_data(settings, backbone, fill)
+    data = _joined_data(settings, encoders, further, fill) if further else build.build_data(settings, backbone, fill)
     return data, encoders
 
 
@@ -72,9 +77,17 @@ def _build_encoders(further: Mapping[str, Mapping[str, Any]], backbone: Backbone
     return {MODEL: own, **{name: _encoder(name, node, device) for name, node in further.items()}}
 
 
-def _joined_data(settings: Settings, encoders: Encoders, fill: Fill | None) -> JoinedFeatures:
+def _joined_data(
+    settings: Settings, encoders: Encoders, further: Mapping[str, Mapping[str, Any]], fill: Fill | None
+) -> JoinedFeatures:
     parts: dict[str, Any] = {name: build.new_data(settings, one.image_size) for name, one in encoders.items()}
     data = JoinedFeatures(parts)
+    # before anything is encoded, which may take hours
+    for name, node in further.items():
+        if "run" in node:
+            run, stored = _stored_run(name, str(node["run"]))
+            expert = ExpertRun(f"task.encoders.{name}.run", run, stored["data"], encoders[name].image_size)
+            check_unseen(expert, data.first, settings["data"])
     for name, part in data.parts.items():
         part.attach_encoder(encoders[name], fill)
     data.setup("fit")
@@ -107,13 +120,27 @@ def _encoder(name: str, node: Mapping[str, Any], device: str) -> FrozenEncoder |
     return FrozenEncoder(backbone, device)
 
 
-def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
-    """Build what a run has trained, with the weights of its best checkpoint, or its last."""
+def _stored_run(name: str, place: str) -> tuple[RunDirectory, dict[str, Any]]:
+    """Return the directory of an encoder's run, and its settings."""
     run = open_run(place)
     config, problems = stored_config(run, ())
     if config is None:
         raise UserError(f"task.encoders.{name}.run={place}: {as_text(problems)}")
-    settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    return run, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+def short_side(data: Mapping[str, Any], image_size: int) -> int:
+    """Return the length of the short side that data bring evaluated images to before they cut out the centre."""
+    if data.get("resize") is not None:
+        return int(data["resize"])
+    target = locate(data["_target_"])
+    cuts_as_encoders = "resize" not in data or (isinstance(target, type) and issubclass(target, FewShotFiles))
+    return image_size if cuts_as_encoders else default_resize(image_size)
+
+
+def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
+    """Build what a run has trained, with the weights of its best checkpoint, or its last; it sees images as there."""
+    run, settings = _stored_run(name, place)
     backbone = build.build_backbone(
         {**settings, "model": {**settings["model"], "pretrained": False, "weights_file": None}}
     )
@@ -126,4 +153,5 @@ def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
         raise UserError(
             f"task.encoders.{name}.run={place}: the checkpoint lacks {missing[0]}; name a run of task=finetune"
         )
-    return ClassifierEncoder(task, known.class_names, torch.device(device))
+    resize = short_side(settings["data"], backbone.image_size)
+    return ClassifierEncoder(task, known.class_names, torch.device(device), resize)

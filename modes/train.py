@@ -17,6 +17,7 @@ from callbacks.checkpoints import BestCheckpoint
 from callbacks.loggers import SteadyWandbLogger
 from launch.run_stamp import is_restarted
 from lit_modules.base import LabelSpace, TaskModule
+from lit_modules.fewshot.base import FewShotModule
 from lit_modules.optimization import count_parameters
 from modes import build, encoders, initial, screen
 from modes.cached_features import cached_features, caches_features
@@ -167,6 +168,8 @@ def best_checkpoint(trainer: L.Trainer) -> BestCheckpoint | None:
 def describe(record: RunRecord, task: TaskModule, data: Any, trainer: L.Trainer) -> None:
     """Note in the record what is known once everything is built."""
     protocol = {**getattr(data, "evaluation_protocol", {}), **getattr(task, "evaluation_protocol", {})}
+    if isinstance(task, FewShotModule):
+        protocol |= task.seen_by_fit(data)
     describe_data(record, data, protocol, data.fingerprint, screen.gpu_names(trainer))
     record.describe(parameters=parameters_of(task))
 

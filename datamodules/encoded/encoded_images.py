@@ -56,6 +56,10 @@ class Encoder(Protocol):
         """Side of its images in pixels."""
 
     @property
+    def resize(self) -> int:
+        """Length in pixels of an image's short side before the centre is cut out; `image_size` or more."""
+
+    @property
     def has_text(self) -> bool:
         """Whether it encodes sentences."""
 
@@ -257,7 +261,7 @@ class EncodedFewShot(FewShotDataModule):
         return self._banks[kept]
 
     def _make_bank(self, name: str, files: tuple[Path, ...], views: int) -> Tensor:
-        settings = ViewSettings(self.encoder.image_size, views, self.view_seed)
+        settings = ViewSettings(self.encoder.image_size, views, self.view_seed, self.encoder.resize)
         items = fingerprint_of([_file_item(file, self.images.root) for file in files])
         key = BankKey("images", self.encoder.identity, settings.text, settings.count, items)
         if self.bank is not None and name == "train" and views == self.views:
@@ -302,7 +306,7 @@ class EncodedFewShot(FewShotDataModule):
         """Centres of a split's images at the encoder's size: uint8 (n, 3, S, S), at positions int64 (n,) of it."""
         pool, rows = self.pool_positions(split)
         files = [self.images.files[pool][row] for row in rows[torch.as_tensor(positions)].tolist()]
-        views = ImageFileViews(files, ViewSettings(self.encoder.image_size))
+        views = ImageFileViews(files, ViewSettings(self.encoder.image_size, resize=self.encoder.resize))
         return torch.cat([views[place] for place in range(len(files))])
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.augmentation.framing import resized_sides
 from datamodules.images.image_files import DAMAGE, decode
 from datamodules.sampling.randomness import Stream, random_seed
 from records.errors import UserError
@@ -26,7 +27,7 @@ ATTEMPTS = 10
 class ViewSettings:
     """How an image is cut and scaled before it is encoded.
 
-    Without views: the short side is scaled to `size`, bicubic, and the centre is cut out (OpenAI's transform). With
+    Without views: the short side is scaled to `resize`, bicubic, and the centre is cut out (OpenAI's transform). With
     views: that many random crops of 0.5 to 1 of the area, scaled to `size`, bicubic, half of them mirrored
     (Tip-Adapter's training transform; CoOp's crops go down to 0.08).
 
@@ -34,11 +35,18 @@ class ViewSettings:
         size: side of the result, in pixels.
         views: random crops of each image; 0 for the centre alone.
         seed: of the crops.
+        resize: length of the short side before the centre is cut out, `size` or more; None takes `size`, OpenAI's.
     """
 
     size: int
     views: int = 0
     seed: int = 0
+    resize: int | None = None
+
+    @property
+    def short_side(self) -> int:
+        """Length of the short side before the centre is cut out."""
+        return self.size if self.resize is None else self.resize
 
     @property
     def count(self) -> int:
@@ -49,7 +57,8 @@ class ViewSettings:
     def text(self) -> str:
         """The settings in words that change when the result does."""
         if not self.views:
-            return f"short side {self.size} bicubic, centre crop"
+            crop = "" if self.short_side == self.size else f" of {self.size}"
+            return f"short side {self.short_side} bicubic, centre crop{crop}"
         return f"random crop {SCALE} ratio (3/4, 4/3) to {self.size} bicubic, flip 1/2, seed {self.seed}"
 
 
@@ -71,7 +80,7 @@ class ImageFileViews(Dataset[Tensor]):
         """
         image = read_image(self.files[position])
         if not self.settings.views:
-            return _pixels([centre_view(image, self.settings.size)])
+            return _pixels([centre_view(image, self.settings.size, self.settings.short_side)])
         return _pixels([self._random_view(image, position, view) for view in range(self.settings.views)])
 
     def _random_view(self, image: Image.Image, position: int, view: int) -> Image.Image:
@@ -91,11 +100,15 @@ def read_image(path: Path) -> Image.Image:
         raise UserError(f"the image {path} cannot be read: {error}") from error
 
 
-def centre_view(image: Image.Image, size: int) -> Image.Image:
-    """Scale the short side to `size`, bicubic, and cut out the centre (openai/CLIP, clip.py, _transform)."""
-    width, height = image.size
-    short = min(width, height)
-    scaled = (size, int(size * height / short)) if width == short else (int(size * width / short), size)
+def centre_view(image: Image.Image, size: int, resize: int | None = None) -> Image.Image:
+    """Scale the short side to `resize`, bicubic, and cut out the centre (openai/CLIP, clip.py, _transform).
+
+    Args:
+        image: of any size.
+        size: side of the result.
+        resize: length of the short side, `size` or more; None takes `size`.
+    """
+    scaled = resized_sides(*image.size, resize or size)
     image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
     return image.crop((left, top, left + size, top + size))

@@ -38,6 +38,11 @@ class FrozenEncoder:
         return self.backbone.image_size
 
     @property
+    def resize(self) -> int:
+        """Length in pixels of an image's short side before the centre is cut out: the image size, as OpenAI has it."""
+        return self.image_size
+
+    @property
     def has_text(self) -> bool:
         """Whether sentences can be encoded."""
         return isinstance(self.backbone.network, ClipTowers)

@@ -84,7 +84,9 @@ class APE(FewShotHead):
         alpha, beta, gamma: without a search.
         search: look for the three on the validation images.
         alpha_range, beta_range, gamma_range: lowest and highest value of each.
-        alpha_steps, beta_steps, gamma_steps: number of values, evenly spaced, both ends included.
+        alpha_steps, beta_steps, gamma_steps: number of values, evenly spaced, both ends included. All of them are the
+            authors' for ImageNet (yangyangyang127/APE @ 70460de, configs/imagenet.yaml: steps of 6.9 / 20 and 6.9 / 200
+            from 0.1 on, 7 itself left out).
         scale: factor on the cosines with the text.
     """
 
@@ -98,11 +100,11 @@ class APE(FewShotHead):
         beta: float = 1.0,
         gamma: float = 0.1,
         search: bool = True,
-        alpha_range: Sequence[float] = (0.1, 50.0),
-        beta_range: Sequence[float] = (0.1, 50.0),
+        alpha_range: Sequence[float] = (0.1, 6.655),
+        beta_range: Sequence[float] = (0.1, 6.9655),
         gamma_range: Sequence[float] = (0.0, 0.4),
-        alpha_steps: int = 200,
-        beta_steps: int = 20,
+        alpha_steps: int = 20,
+        beta_steps: int = 200,
         gamma_steps: int = 5,
         scale: float = LOGIT_SCALE,
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import Batch, LabelSpace, Outputs
 from lit_modules.fewshot.head import FewShotHead, State
-from lit_modules.fewshot.problem import problem_of, protocol_of
+from lit_modules.fewshot.problem import problem_of, protocol_of, seen_by_fit
 from lit_modules.metrics.per_class import ClassRecognition, RecognitionResult
 from lit_modules.optimization import Optimization
 from lit_modules.precision import full_precision
@@ -62,8 +62,12 @@ class FewShotModule(RecognitionModule):
 
     @property
     def evaluation_protocol(self) -> dict[str, str]:
-        """What a reader of the result must know beside the data's own protocol."""
+        """What a reader of the result must know of the head, beside the data's own protocol."""
         return protocol_of(self.classifier)
+
+    def seen_by_fit(self, data: Any) -> dict[str, str]:
+        """Return what a reader of the result must know of the unlabelled images of data that the fit looks at."""
+        return seen_by_fit(self.transductive, data)
 
     def head(self, features: Tensor) -> Outputs:
         """Return `features` (B, D) and `logits` (B, C), in float32 whatever `trainer.precision`: the fit is."""

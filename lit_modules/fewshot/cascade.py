@@ -82,7 +82,8 @@ class Cascade(nn.Module):
         num_classes: C.
 
     Raises:
-        UserError: a transductive head behind the entry, or a stage without classes.
+        UserError: a transductive head behind the entry, one that asks for the labels of the test part, or a stage
+            without classes.
     """
 
     def __init__(
@@ -102,7 +103,13 @@ class Cascade(nn.Module):
     def _check_stage(self, stage: Stage) -> None:
         if not len(self.groups[stage.classes]):
             raise UserError(f"task.graph.{stage.name}.classes={stage.classes}: the data have no class of this group")
-        if stage != self.graph.entry and self._head(stage, next(iter(stage.encoders))).transductive:
+        head = self._head(stage, next(iter(stage.encoders)))
+        if getattr(head, "selects_on_test", False):
+            raise UserError(
+                f"task.graph.{stage.name}.head.selection=test_leak: a cascade shows no head the labels of the test "
+                "part; take validation or last"
+            )
+        if stage != self.graph.entry and head.transductive:
             raise UserError(
                 f"task.graph.{stage.name}.head is transductive, and only a part of the images comes to this stage; "
                 f"such a head belongs to task.entry={self.graph.entry.name}"
@@ -240,6 +247,13 @@ def _source(stage: Stage, encoder: str, sources: Mapping[str, Source]) -> Source
     return sources[encoder]
 
 
+def _seeded(head: FewShotHead, seed: int) -> FewShotHead:
+    """Return a head that shuffles by its own seed, or where it names none by this one."""
+    if getattr(head, "seed", seed) is None:
+        head.seed = seed  # type: ignore[assignment]
+    return head
+
+
 def _size(head: FewShotHead) -> int:
     """Return how many numbers a head has learnt; settings that are one number each are none of them."""
     return sum(value.numel() for value in head.state.values() if value.is_floating_point() and value.ndim)
@@ -267,6 +281,7 @@ class CascadeModule(FewShotModule):
         groups: group of classes to the beginnings of their names; `all`, `seen` and `unseen` are there already.
         encoders: name to size of every encoder that is loaded.
         parameter_limit: upper bound of the parameters that are loaded, heads included; None for none.
+        seed: of heads that shuffle, unless they name a seed of their own.
 
     Raises:
         UserError: the graph is not sound, or the limit is exceeded.
@@ -285,12 +300,13 @@ class CascadeModule(FewShotModule):
         groups: Mapping[str, Sequence[str]] | None = None,
         encoders: Mapping[str, Any] | None = None,
         parameter_limit: int | None = None,
+        seed: int = 0,
     ) -> None:
         prefixes = {name: [one] if isinstance(one, str) else one for name, one in (groups or {}).items()}
         nodes = {name: node for name, node in graph.items() if node is not None}
         read = read_graph(nodes, [*OWN_GROUPS, *prefixes], entry)
         positions = class_groups(labels.class_names, labels.class_counts, prefixes)
-        heads = {name: node["head"] for name, node in nodes.items()}
+        heads = {name: _seeded(node["head"], seed) for name, node in nodes.items()}
         cascade = Cascade(read, heads, positions, labels.num_classes)
         super().__init__(cascade, backbone, labels, optimization, metric)  # type: ignore[arg-type]
         self.encoder_sizes: dict[str, EncoderSize] = dict(encoders or {})

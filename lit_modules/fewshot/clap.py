@@ -66,16 +66,21 @@ def clap_loss(weight: Tensor, text: Tensor, multipliers: Tensor, batch: Labelled
 class CLAP(FewShotHead):
     """CLAP, trained by SGD with momentum 0.9; every view of a support image is a sample.
 
+    An epoch has as many batches as the images fill, whatever the number of views: with several of each, another part of
+    them in every epoch, as in the authors' code (jusiro/CLAP @ dbdf409, trainers/adapters.py, run_epoch; there a last
+    batch that is not full is left out).
+
     The first epoch has a learning rate of 1e-5, then it falls from `lr` by a cosine over the epochs.
 
     Args:
-        epochs: passes over the support.
+        epochs: number of them.
         lr: learning rate.
         batch_size: images per step.
         constraint: what holds a class to its text; see `constraint_weights`. `none`: a plain probe from the text.
         text_norm: length of the text embeddings that the probe starts from. The authors start from embeddings as the
             encoder gives them; here they come at unit length, and this restores a length.
-        seed: of the order of the images; several are those of a stack of problems.
+        seed: of the order of the images; several are those of a stack of problems. None takes that of the cascade
+            which the head stands in, and 0 outside of one.
         scale: factor on the cosines.
     """
 
@@ -89,7 +94,7 @@ class CLAP(FewShotHead):
         batch_size: int = 256,
         constraint: Constraint = "l2",
         text_norm: float = 10.0,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         scale: float = LOGIT_SCALE,
     ) -> None:
         super().__init__()
@@ -104,16 +109,18 @@ class CLAP(FewShotHead):
     def solve(self, episode: Episode) -> State:
         """Train the weights."""
         assert episode.text is not None
+        assert episode.labels is not None
         support = episode.support_views
         text = (self.text_norm * episode.text).expand(*support.labels.shape[:-1], *episode.text.shape[-2:])
         zero_shot = text_logits(support.features, episode.text, self.scale)
         multipliers = constraint_weights(zero_shot, support.labels, self.constraint)
         weight = text.clone().requires_grad_()
+        batches = math.ceil(episode.labels.shape[-1] / self.batch_size)
         optimizer = torch.optim.SGD([weight], lr=WARM_UP_LR, momentum=MOMENTUM)
         for epoch in told("fitting CLAP, epochs", range(self.epochs)):
             optimizer.param_groups[0]["lr"] = self.learning_rate(epoch)
-            order = epoch_order(self.seed, epoch, self.epochs, support.labels)
-            for rows in order.split(self.batch_size, dim=-1):
+            order = epoch_order(0 if self.seed is None else self.seed, epoch, self.epochs, support.labels)
+            for rows in order.split(self.batch_size, dim=-1)[:batches]:
                 batch = rows_of(support, rows)
                 with torch.enable_grad():
                     # problems are independent: the gradient of their sum is each one's own

@@ -1,6 +1,6 @@
 """LP++: a linear probe blended class by class with the text embeddings, its step sizes from Lipschitz constants.
 
-Loss: -log softmax(f·(w_k + α_k t_k) + b_k)_y, w and α in turn by gradient steps of length 1/L
+Loss: -log softmax(f·(w_k + α_k t_k) + b_k)_y, w and α in turn by gradient steps, those of w of length 2/L
 
 Huang et al., "LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP", CVPR 2024, equations 2 to 13 and
 algorithm 1. logits of class k = f . (w_k + alpha_k t_k) + b_k, without CLIP's factor 100: alpha plays its part.

@@ -2,13 +2,16 @@
 
 Loss: -log softmax(100 f·t)_y, adapters with a projection that both encoders share trained
 
-Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024, equations 4 to 7.
+Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024, equations 4 to 7. What an adapter reads,
+how it starts, and that its scale does not shorten its gradients, are as in the authors' code
+(ZjjConan/VLM-MultiModalAdapter @ c3d0bc2: clip/model.py, clip/gsl.py, trainers/mmadapter.py).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,8 +36,24 @@ class SharedProjection(nn.Module):
         return F.relu(self.linear(x))
 
 
+class _Scaled(torch.autograd.Function):
+    """x times one factor, whose gradient is multiplied by another."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float, gradient_factor: float) -> Tensor:
+        ctx.gradient_factor = gradient_factor
+        return x * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.gradient_factor, None, None
+
+
 class Adapter(nn.Module):
-    """scale * up(shared(ReLU(down(x)))), (..., D) -> (..., D), added to what a block makes of the same x.
+    """scale * up(shared(ReLU(down(x)))), (..., D) -> (..., D), added to what a block makes.
+
+    Its parameters learn as if the scale were 1: their gradients are those of the formula divided by scale. The gradient
+    that goes on to x is the formula's own.
 
     Args:
         width: D of the encoder.
@@ -51,13 +70,16 @@ class Adapter(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what is added for a block's input x (..., D)."""
-        change: Tensor = self.up(self.shared(F.relu(self.down(x))))
-        return self.scale * change
+        """Return what is added, for a block's input (..., D) after the block's first layer norm."""
+        # the scale leaves the gradient on its way in and joins it on its way out, behind the parameters
+        seen: Tensor = _Scaled.apply(x, 1.0, self.scale)
+        change: Tensor = self.up(self.shared(F.relu(self.down(seen))))
+        added: Tensor = _Scaled.apply(change, self.scale, 1.0)
+        return added
 
     def add_to_block(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Add to a block's output: a forward hook."""
-        return output + self(inputs[0])
+        return output + self(block.ln_1(inputs[0]))  # type: ignore[operator]
 
 
 class MultiModalAdapter(ClipTraining):
@@ -116,4 +138,5 @@ class MultiModalAdapter(ClipTraining):
 def _linear(width_in: int, width_out: int) -> nn.Linear:
     layer = nn.Linear(width_in, width_out)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
     return layer

@@ -17,6 +17,7 @@ TEST_LEAK = (
     "the epoch and the settings were chosen on the TEST labels (task.selection=test_leak): this reproduces published "
     "figures that were made so, and is no estimate of the accuracy on new images"
 )
+LEAK_NOTE = "yes, the epoch and the settings were chosen on the labels of the test part"
 COPIES = 8
 """Matrices of one size that a fit holds at a time: logits, their gradients, bounds of a search."""
 
@@ -100,8 +101,27 @@ def problem_of(data: Any, head: FewShotHead, num_classes: int) -> Problem:
 
 
 def protocol_of(head: FewShotHead) -> dict[str, str]:
-    """Return what a reader of a head's result must know beside the data's own protocol."""
-    return {"transductive": "yes, the fit saw the unlabelled test images"} if head.transductive else {}
+    """Return what a reader of a head's result must know of the head, beside the data's own protocol."""
+    return {"test_leak": LEAK_NOTE} if getattr(head, "selects_on_test", False) else {}
+
+
+def seen_by_fit(is_transductive: bool, data: Any) -> dict[str, str]:
+    """Return what a reader must know of the unlabelled images that a fit has looked at; nothing where there were none.
+
+    `transductive` is there where test images were among them; `unlabelled` counts images that are not judged.
+    """
+    if not is_transductive:
+        return {}
+    unlabelled, test = data.unlabelled_features, data.features("test")
+    if unlabelled is test:
+        return {"transductive": "yes, the fit saw the unlabelled test images"}
+    rows = {row.tobytes() for row in unlabelled.numpy()}
+    seen = sum(row.tobytes() in rows for row in test.numpy())
+    if seen == len(test):
+        return {"transductive": "yes, the fit saw the unlabelled test images, among others"}
+    if seen:
+        return {"transductive": f"in part, the fit saw {seen:,} of the {len(test):,} test images unlabelled"}
+    return {"unlabelled": f"the fit saw {len(unlabelled):,} unlabelled images, none of the test part"}
 
 
 def stacked(problems: Sequence[Problem]) -> Problem:

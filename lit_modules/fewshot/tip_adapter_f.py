@@ -36,7 +36,8 @@ class TipAdapterF(TipAdapter):
         selection: which epoch's keys are kept. `validation`: the first with the best accuracy there (without validation
             images the last, and the run warns); `last`; `test_leak`: the first with the best accuracy ON THE TEST PART,
             as the published code selects. Its figure is no estimate of anything, and the run warns.
-        seed: of the order of the support; several are those of a stack of problems.
+        seed: of the order of the support; several are those of a stack of problems. None takes that of the cascade
+            which the head stands in, and 0 outside of one.
         shared: arguments of `TipAdapter`.
     """
 
@@ -48,7 +49,7 @@ class TipAdapterF(TipAdapter):
         batch_size: int = 256,
         weight_decay: float = 0.01,
         selection: Selection = "validation",
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -103,7 +104,7 @@ class TipAdapterF(TipAdapter):
     ) -> None:
         assert episode.views is not None
         features = episode.views[..., epoch % episode.views.shape[-2], :]
-        order = epoch_order(self.seed, epoch, self.epochs, labels)
+        order = epoch_order(0 if self.seed is None else self.seed, epoch, self.epochs, labels)
         for rows in order.split(self.batch_size, dim=-1):
             batch = rows_of(Labelled(features, labels), rows)
             with torch.enable_grad():

@@ -51,14 +51,23 @@ class ClassifierEncoder:
         task: any task whose head gives `logits` (B, C).
         class_names: names of its classes.
         device: where to compute.
+        resize: length of an image's short side before the centre is cut out, as it was judged; None takes the image
+            size.
     """
 
     has_text = False
 
-    def __init__(self, task: TaskModule, class_names: Sequence[str], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        task: TaskModule,
+        class_names: Sequence[str],
+        device: torch.device | str = "cpu",
+        resize: int | None = None,
+    ) -> None:
         self.task = task.to(device).eval()
         self.class_names = tuple(class_names)
         self.device = torch.device(device)
+        self._resize = resize
 
     @property
     def name(self) -> str:
@@ -69,6 +78,11 @@ class ClassifierEncoder:
     def image_size(self) -> int:
         """Side of the images in pixels."""
         return self.task.backbone.image_size
+
+    @property
+    def resize(self) -> int:
+        """Length in pixels of an image's short side before the centre is cut out."""
+        return self.image_size if self._resize is None else self._resize
 
     @property
     def identity(self) -> str:

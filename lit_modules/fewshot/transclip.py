@@ -3,7 +3,7 @@
 Loss: -Σ z log p(f | μ, σ) - Σ w_ij z_i·z_j + λ Σ KL(z ‖ softmax(100 f·t)), in turn over z, μ, σ
 
 Zanella, Gerin and Ben Ayed, "Boosting Vision-Language Models with Transduction", NeurIPS 2024, equations 1 to 9.
-Written from the paper.
+Written from the paper; how much the support weighs is the authors' code's (MaxZanella/transduction-for-vlms @ 6a9e8f3).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lit_modules.fewshot.head import (
     text_logits,
     warn_of_no_validation,
 )
+from lit_modules.fewshot.mixing import first_best
 from records.console import told
 
 GAMMAS = (0.002, 0.01, 0.02, 0.2)
@@ -84,20 +85,22 @@ def log_likelihood(features: Tensor, means: Tensor, variance: Tensor) -> Tensor:
     return -(own - 2 * scaled @ means.mT + centre) / 2 - variance.log().sum(dim=-1)[..., None, None] / 2
 
 
-def mixture(features: Tensor, assignment: Tensor, support: Labelled | None, gamma: Tensor) -> tuple[Tensor, Tensor]:
+def mixture(
+    features: Tensor, assignment: Tensor, support: Labelled | None, support_weight: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return means (..., C, D) and the shared variance (..., D) of images weighted by assignment.
 
-    The images that are judged weigh 1 / M each, the support images gamma / N each.
+    The images that are judged weigh 1 / M each, the support images support_weight / N each.
 
     Args:
         features: (..., M, D).
         assignment: z (..., M, C).
         support: N labelled images, or None.
-        gamma: (...).
+        support_weight: (...).
     """
     weight = assignment / features.shape[-2]
     if support is not None:
-        share = gamma[..., None, None].to(features.dtype) / support.labels.shape[-1]
+        share = support_weight[..., None, None].to(features.dtype) / support.labels.shape[-1]
         labels = F.one_hot(support.labels, assignment.shape[-1]).to(features.dtype) * share
         features = torch.cat([features, support.features], dim=-2)
         weight = torch.cat([weight, labels], dim=-2)
@@ -129,13 +132,17 @@ class TransCLIP(FewShotHead):
     """Zero-shot, or few-shot where the data give support images.
 
     An image's assignment is z = softmax(weight log y + log-likelihood / temperature + vote of its neighbours), y being
-    CLIP's probabilities; assignments, means and the variance that all classes share are updated in turn. An image that
-    was not among those of the fit is judged by the same formula, with its neighbours among them.
+    CLIP's probabilities; assignments, means and the variance that all classes share are updated in turn. As the
+    temperature divides the likelihood of the judged images alone, the support weighs gamma * temperature in the mixture
+    to their 1. An image that was not among those of the fit is judged by the same formula, with its neighbours there.
+
+    What differs from the authors' code: an image's vote is the mean over its own neighbours, there also over those
+    images, shots among them, whose neighbour it is; and means keep their length, there they are brought to length 1.
 
     Args:
         text_weight: lambda, the weight of CLIP's prediction; None takes 1 without support and 0.5 with it.
-        gammas: weights of the support that are tried on validation images; each is solved from the start, and the first
-            best is kept.
+        gammas: weights of the support that are tried where there are validation images. These join the judged images,
+            unlabelled, in fits of their own; the first gamma whose fit assigns most of them to their class is taken.
         gamma: weight of the support where there are no validation images.
         neighbours: of each image, among the images that are judged.
         iterations: updates of means and variance.
@@ -174,37 +181,48 @@ class TransCLIP(FewShotHead):
         self.scale = positive("scale", scale)
 
     def solve(self, episode: Episode) -> State:
-        """Fit the mixture, once for each gamma that is tried."""
+        """Choose gamma, and fit the mixture to the judged images."""
+        assert episode.unlabelled is not None
         support = None if episode.labels is None else episode.support
-        judged, first, state = self._before_updates(episode)
         watch = None if support is None or not self.gammas else episode.validation
         if watch is None and support is not None and self.gammas:
             warn_of_no_validation(f"task.gamma={self.gamma}")
-        gammas = [one_number(value, judged.features) for value in ([self.gamma] if watch is None else self.gammas)]
-        rounds = told("fitting TransCLIP, updates", range(self.iterations * len(gammas)))
-        fitted = ({**state, **self._fit_mixture(judged, first, support, gamma, rounds)} for gamma in gammas)
-        return next(fitted) if watch is None else self._first_best(fitted, watch, state)
+        tried = 0 if watch is None else len(self.gammas)
+        rounds = told("fitting TransCLIP, updates", range(self.iterations * (tried + 1)))
+        gamma, found = one_number(self.gamma, episode.unlabelled), State()
+        if watch is not None:
+            gamma, reached = self._chosen_gamma(episode, support, watch, rounds)
+            found = {"validation_accuracy": reached}
+        judged, first, state = self._before_updates(episode, episode.unlabelled)
+        return {**state, **found, **self._fit_mixture(judged, first, support, gamma, rounds)}
 
-    def _before_updates(self, episode: Episode) -> tuple[Evidence, Tensor, State]:
-        """Return what is known of the judged images, their first assignment, and the state that is given."""
-        assert episode.unlabelled is not None
+    def _before_updates(self, episode: Episode, images: Tensor) -> tuple[Evidence, Tensor, State]:
+        """Return what is known of the images of a fit, their first assignment, and the state that is given."""
         assert episode.text is not None
-        images = episode.unlabelled
         weight = self.text_weight if self.text_weight is not None else (1.0 if episode.labels is None else 0.5)
         state = {"images": images, "text": episode.text, "text_weight": one_number(weight, images)}
         logits = text_logits(images, episode.text, self.scale)
         neighbours = nearest(images, images, self.neighbours, own=True)
         return _evidence(images, logits, state, neighbours), logits.softmax(dim=-1), state
 
-    def _first_best(self, fitted: Iterator[State], watch: Labelled, state: State) -> State:
-        """Return the first of the fitted states that is best on validation images."""
-        watched = self._evidence_of(watch.features, state)
-        best: State = {}
-        for found in fitted:
-            found["validation_accuracy"] = reached = accuracy(self._log_assignment(watched, found), watch.labels)
-            better = reached > best["validation_accuracy"] if best else torch.ones_like(reached, dtype=torch.bool)
-            best = {name: _where(better, tensor, best[name]) if best else tensor for name, tensor in found.items()}
-        return best
+    def _chosen_gamma(
+        self, episode: Episode, support: Labelled | None, watch: Labelled, rounds: Iterator[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the first best gamma, and the share of validation images that its fit gets right; (...) each.
+
+        An image that no fit has seen is judged far worse than those of the fit, which move the means to where they are:
+        validation images must be among them, or what is chosen is what overrules the judged images.
+        """
+        assert episode.unlabelled is not None
+        size = episode.unlabelled.shape[-2]
+        joined, first, state = self._before_updates(episode, torch.cat([episode.unlabelled, watch.features], dim=-2))
+        right = []
+        for value in self.gammas:
+            gamma = one_number(value, joined.features)
+            fitted = {**state, **self._fit_mixture(joined, first, support, gamma, rounds)}
+            right.append(accuracy(self._log_assignment(joined, fitted)[..., size:, :], watch.labels))
+        best, place = first_best(torch.stack(right, dim=-1))
+        return torch.tensor(self.gammas, dtype=torch.float64, device=place.device)[place], best
 
     def scores(self, features: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Return the logarithms of the assignment, up to a constant for each image."""
@@ -221,7 +239,7 @@ class TransCLIP(FewShotHead):
             for _ in range(self.inner_iterations):
                 votes = neighbour_votes(judged.weights, judged.places, assignment)
                 assignment = (evidence + votes).softmax(dim=-1)
-            means, variance = mixture(images, assignment, support, gamma)
+            means, variance = mixture(images, assignment, support, gamma * self.temperature)
         return {"gamma": gamma, "assignment": assignment, "means": means, "variance": variance}
 
     def _log_assignment(self, judged: Evidence, state: Mapping[str, Tensor]) -> Tensor:
@@ -261,7 +279,3 @@ def _evidence(
     weight = state["text_weight"][..., None, None].to(logits.dtype)
     cosines, places = neighbours
     return Evidence(features, weight * logits.log_softmax(dim=-1), cosines.clamp(min=0), places)
-
-
-def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(chosen.reshape(chosen.shape + (1,) * (yes.ndim - chosen.ndim)), yes, no)

@@ -29,7 +29,7 @@ class Encoder:
     """Mean colours as image features, letters as text features; remembers what it was asked for."""
 
     name = "toy"
-    image_size = 8
+    image_size = resize = 8
     has_text = True
 
     def __init__(self, identity: str = "1" * 64) -> None:

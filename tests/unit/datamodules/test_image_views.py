@@ -23,11 +23,12 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.parametrize("resize", [16, 20])
 @pytest.mark.parametrize("number", range(4))
-def test_the_centre_is_torchvisions(files: list[Path], number: int) -> None:
+def test_the_centre_is_torchvisions(files: list[Path], number: int, resize: int) -> None:
     with Image.open(files[number]) as image:
-        ours = np.asarray(centre_view(image, 16))
-        scaled = transforms.resize(image, [16], interpolation=transforms.InterpolationMode.BICUBIC)
+        ours = np.asarray(centre_view(image, 16, resize))
+        scaled = transforms.resize(image, [resize], interpolation=transforms.InterpolationMode.BICUBIC)
         theirs = np.asarray(transforms.center_crop(scaled, [16, 16]))
     assert np.array_equal(ours, theirs)
 
@@ -61,7 +62,8 @@ def test_crops_of_a_gradient_cover_half_the_area_and_some_are_mirrored(tmp_path:
 
 def test_settings_that_change_pixels_change_the_words() -> None:
     settings = [ViewSettings(16), ViewSettings(32), ViewSettings(16, 2), ViewSettings(16, 2, 1), ViewSettings(32, 2)]
-    assert len({one.text for one in settings}) == 5
+    assert len({one.text for one in [*settings, ViewSettings(16, resize=20)]}) == 6
+    assert ViewSettings(16, resize=16).text == ViewSettings(16).text == "short side 16 bicubic, centre crop"
     assert ViewSettings(16, seed=3).text == ViewSettings(16).text
 
 

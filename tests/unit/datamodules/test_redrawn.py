@@ -62,7 +62,7 @@ def test_digits_draw_their_test_part_too():
 class Colours:
     """Mean colours as image features, letters as text features; counts what it encodes."""
 
-    name, identity, image_size, has_text = "colours", "1" * 64, 8, True
+    name, identity, image_size, resize, has_text = "colours", "1" * 64, 8, 8, True
 
     def __init__(self):
         self.images = self.sentences = 0

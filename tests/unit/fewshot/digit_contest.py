@@ -45,7 +45,7 @@ def _write(path: Path, image: np.ndarray) -> None:
 class DigitEncoder:
     """Images as histograms of gradients or as pixels; a sentence as the digit that it names, drawn with a pen."""
 
-    image_size = 8
+    image_size = resize = 8
     has_text = True
 
     def __init__(self, kind: str) -> None:

@@ -1,16 +1,19 @@
 """APE against loops over pairs of samples, channels and keys."""
 
+import inspect
 import math
 
 import pytest
 import torch
 from problems import check_stack, dot, problem
 
+from launch.compose import compose_config
 from lit_modules.fewshot.ape import APE, channel_scores, kept_channels
 from lit_modules.fewshot.episode import Labelled
 from lit_modules.fewshot.zeroshot import ZeroShot
 from records.notices import RunWarning
 
+GRID_KEYS = [f"{name}_{what}" for name in ("alpha", "beta", "gamma") for what in ("range", "steps")]
 GRID = {"alpha_steps": 4, "beta_steps": 3, "gamma_steps": 2, "alpha_range": [0.5, 6.0], "beta_range": [0.5, 9.0]}
 
 
@@ -50,6 +53,20 @@ def test_channel_scores_equal_the_loop_over_pairs():
     one = problem(classes=4, shots=2, width=6)
     found = channel_scores(Labelled(one.support, one.labels), one.text, 0.7, 0.3)
     assert found.tolist() == pytest.approx(slow_channel_scores(one, 0.7, 0.3))
+
+
+def test_the_grid_is_the_authors():
+    head = APE()
+    for found, top, steps in ((head.alphas, 7, 20), (head.betas, 7, 200)):
+        assert found.tolist() == pytest.approx([i * (top - 0.1) / steps + 0.1 for i in range(steps)])
+    assert head.gammas.tolist() == pytest.approx([i * 0.5 / 5 for i in range(5)])
+    node = compose_config(["task=ape"]).task
+    assert {name: node[name] for name in GRID_KEYS} == {
+        name: inspect.signature(APE).parameters[name].default
+        if name.endswith("steps")
+        else list(inspect.signature(APE).parameters[name].default)
+        for name in GRID_KEYS
+    }
 
 
 def test_the_best_channels_are_kept():

@@ -13,14 +13,17 @@ from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.submission import Submission
 from datamodules.encoded.joined_features import JoinedFeatures
 from datamodules.jittor import Jittor
+from launch.compose import compose_config
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
 from lit_modules.fewshot.cascade import Cascade, CascadeModule, Source
 from lit_modules.fewshot.cascade_graph import class_groups, read_graph
+from lit_modules.fewshot.clap import CLAP
 from lit_modules.fewshot.encoder_parameters import EncoderSize
 from lit_modules.fewshot.gda import GDA
 from lit_modules.fewshot.inmap import InMaP
 from lit_modules.fewshot.lpp import LPP
+from lit_modules.fewshot.tip_adapter_f import TipAdapterF
 from lit_modules.fewshot.zeroshot import ZeroShot
 from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization
@@ -242,6 +245,28 @@ def test_what_cannot_work_is_refused():
     cascade.fit({"model": Source(one.support, one.text, None, None)}, one.labels)
     with pytest.raises(UserError, match="features are 23 wide; the cascade was fitted on model 24"):
         cascade.predict(one.test[:, 1:])
+
+
+def test_no_head_of_a_cascade_is_shown_the_labels_of_the_test_part():
+    with pytest.raises(UserError, match=r"task\.graph\.second\.head\.selection=test_leak: .*take validation or last"):
+        plain_cascade(seen_only(problem()), first=ZeroShot(), second=TipAdapterF(selection="test_leak"))
+
+
+def test_heads_that_shuffle_take_the_seed_of_the_cascade_or_their_own(contest_run):
+    def seeds(seed, own):
+        graph = {**CONTEST_GRAPH, "dogs": {**CONTEST_GRAPH["dogs"], "head": CLAP(seed=own)}}
+        return cascade_module(contest_run[0], graph, seed=seed).classifier.heads["dogs:model"].seed
+
+    assert seeds(7, None) == 7
+    assert seeds(7, 3) == 3
+    assert compose_config(["task=cascade", "seed=5"]).task.seed == 5
+
+
+def test_a_head_s_seed_decides_on_its_order():
+    one = problem(spread=0.5)
+    weights = [one.fit(CLAP(epochs=3, batch_size=4, seed=seed)).state["weight"] for seed in (None, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_a_classifier_of_other_classes_is_refused(contest_run):

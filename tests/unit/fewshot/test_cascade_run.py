@@ -1,5 +1,7 @@
 """`experiment=jittor_cascade_finetuned` as a command runs it: digits in the contest's form, and small encoders."""
 
+import json
+
 import pytest
 import torch
 from digit_contest import write_contest
@@ -45,7 +47,7 @@ def runs(tmp_path_factory):
         expert = [
             "task=finetune", "data=jittor_images", f"data.root='{folder / 'data'}'", 'data.only=["Thu-dog_"]',
             "data.test_fraction=0.5", "data.augment.horizontal_flip=false", "model=tiny", "model.width=8",
-            "model.image_size=16", "trainer.max_epochs=25", "data.batch_size=4", "optim.lr=1e-2",
+            "model.image_size=16", "data.resize=20", "trainer.max_epochs=25", "data.batch_size=4", "optim.lr=1e-2",
         ]  # fmt: skip
         assert run(folder / "dogs", *expert) == 0
         assert run(folder / "cascade", *cascade(folder)) == 0
@@ -106,6 +108,21 @@ def test_the_expert_is_opened_without_its_data(runs, monkeypatch):
     encoder = _trained("dogs", str(runs / "dogs"), "cpu")
     assert len(encoder.class_names) == 3
     assert all(name.startswith("Thu-dog_") for name in encoder.class_names)
+
+
+def test_the_trained_expert_sees_images_as_it_was_judged_on_them(runs):
+    banks = list((runs / "bank").glob("*tiny-classifier*/bank.json"))
+    transforms = {json.loads(bank.read_text())["transform"] for bank in banks}
+    assert transforms == {"short side 20 bicubic, centre crop of 16"}
+
+
+def test_an_expert_that_was_trained_on_images_of_the_test_part_is_refused(runs, tmp_path):
+    overrides = cascade(runs, "seed=1", f"data.bank_dir='{tmp_path / 'bank'}'")
+    assert run(tmp_path / "run", *overrides) == 1
+    reason = read_result(tmp_path / "run" / "result.json").reason
+    assert "images of this run's test part" in reason
+    assert "data.split_seed (0 there, 1 here)" in reason
+    assert not (tmp_path / "bank").exists()
 
 
 def test_the_share_of_wrong_images_is_no_loss(runs):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from problems import check_stack, dot, problem
 
+from lit_modules.fewshot import clap
 from lit_modules.fewshot.clap import CLAP, WARM_UP_LR, clap_loss, constraint_weights
 from lit_modules.fewshot.episode import Labelled
 from lit_modules.fewshot.zeroshot import ZeroShot
@@ -75,6 +76,24 @@ def test_training_equals_a_loop_of_sgd_over_the_same_batches():
             weight = weight - rate * velocity
     expected = weight / weight.norm(dim=1, keepdim=True)
     torch.testing.assert_close(head.state["weight"], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 5]), (100, [48])])
+def test_an_epoch_over_several_views_has_as_many_batches_as_the_images_fill(batch_size, sizes, monkeypatch):
+    one = problem(classes=4, shots=4, width=6, views=3)
+    seen = []
+    original = clap.clap_loss
+
+    def noted(weight, text, multipliers, batch, scale):
+        seen.append(batch.features)
+        return original(weight, text, multipliers, batch, scale)
+
+    monkeypatch.setattr(clap, "clap_loss", noted)
+    one.fit(CLAP(epochs=2, batch_size=batch_size))
+    assert [len(batch) for batch in seen] == 2 * sizes
+    if batch_size == 5:
+        first, second = torch.cat(seen[:4]), torch.cat(seen[4:])
+        assert len(torch.cat([first, second]).unique(dim=0)) > len(first)
 
 
 def test_it_gains_over_zero_shot_without_validation():

@@ -12,6 +12,7 @@ from tiny_clip import tiny_clip
 from torch.utils.data import DataLoader
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
+from launch.compose import compose_config
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
 from lit_modules.fewshot.clip_lora import ClipLora
@@ -102,6 +103,71 @@ def test_an_adapter_is_a_bottleneck_in_parallel():
         expected = [0.1 * value for value in linear(adapter.up, row)]
         assert found[place].tolist() == pytest.approx(expected)
     torch.autograd.gradcheck(adapter, x.requires_grad_())
+
+
+def test_the_scale_of_an_adapter_does_not_shorten_its_gradients():
+    torch.manual_seed(0)
+    scale = 1e-3
+    adapter = Adapter(5, SharedProjection(3).double(), 3, scale).double()
+    parameters = dict(adapter.named_parameters())
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(7, 5, dtype=torch.float64)
+
+    def formula(down, down_bias, up, up_bias, shared, shared_bias):
+        hidden = (x @ down.T + down_bias).clamp(min=0)
+        hidden = (hidden @ shared.T + shared_bias).clamp(min=0)
+        return scale * (hidden @ up.T + up_bias)
+
+    plain = [one.detach().clone().requires_grad_() for one in parameters.values()]
+    expected = formula(*plain)
+    gradients = torch.autograd.grad((expected * upstream).sum(), [*plain, x])
+    found = adapter(x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (found * upstream).sum().backward()
+    for (name, one), gradient in zip(parameters.items(), gradients, strict=False):
+        torch.testing.assert_close(one.grad, gradient / scale, rtol=1e-10, atol=1e-14, msg=name)
+    torch.testing.assert_close(x.grad, gradients[-1], rtol=1e-10, atol=1e-14)
+
+
+def test_an_adapter_reads_its_block_s_input_after_the_first_norm(monkeypatch):
+    torch.manual_seed(0)
+    backbone = tiny_clip(monkeypatch)
+    plain = copy.deepcopy(backbone.network.visual.transformer.resblocks[2]).eval()
+    module = task(MultiModalAdapter, backbone, first_layer=3, bottleneck=4, adapter_scale=0.5).eval()
+    torch.nn.init.normal_(plain.ln_1.weight)
+    block = module.towers.visual.transformer.resblocks[2]
+    block.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), plain(x) + module.image_adapters[0](plain.ln_1(x)))
+
+
+def test_adapters_start_without_biases(monkeypatch):
+    module = task(MultiModalAdapter, tiny_clip(monkeypatch), first_layer=2, bottleneck=4)
+    biases = [one for name, one in module.named_parameters() if one.requires_grad and name.endswith("bias")]
+    assert len(biases) == 2 * 2 * 2 + 2
+    assert not any(bool(one.any()) for one in biases)
+
+
+def test_mma_learns_at_the_scale_and_the_rate_of_its_yaml(monkeypatch):
+    torch.manual_seed(0)
+    settings = compose_config(["task=mma"])
+    module = task(
+        MultiModalAdapter, tiny_clip(monkeypatch), first_layer=2, adapter_scale=settings.task.adapter_scale
+    ).train()
+    module.set_sentences(SENTENCES)
+    rows = list(Brightness().train_dataloader())
+    batch = {name: torch.cat([one[name] for one in rows]) for name in ("image", "label")}
+    trained = [one for one in module.parameters() if one.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=settings.optim.lr, momentum=0.9, weight_decay=settings.optim.weight_decay)
+    losses = []
+    for _ in range(200):
+        loss = module.loss(module(batch), batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_both_encoders_meet_in_the_shared_projection(monkeypatch):

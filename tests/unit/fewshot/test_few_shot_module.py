@@ -147,6 +147,26 @@ def test_the_leaking_selection_sees_the_test_labels_and_warns(data, tmp_path):
     assert leaked.exact_metrics["train/validation_accuracy"] == pytest.approx(leaked.exact_metrics["test/accuracy"])
 
 
+def test_the_record_says_that_the_test_labels_chose():
+    assert module(TipAdapterF()).evaluation_protocol == {}
+    assert module(TipAdapterF(selection="test_leak")).evaluation_protocol["test_leak"].startswith("yes")
+
+
+def test_the_record_says_which_images_the_fit_has_seen(data):
+    test = data.features("test")
+    assert module(GDA()).seen_by_fit(data) == {}
+    seen = module(InMaP()).seen_by_fit
+    assert seen(data) == {"transductive": "yes, the fit saw the unlabelled test images"}
+    data.features = lambda split: test.clone()
+    assert seen(data)["transductive"].startswith("yes")
+    data.unlabelled_features = torch.cat([test[:7], data.support_features])
+    assert seen(data) == {"transductive": f"in part, the fit saw 7 of the {len(test)} test images unlabelled"}
+    data.unlabelled_features = data.support_features
+    assert seen(data) == {
+        "unlabelled": f"the fit saw {len(data.support_features)} unlabelled images, none of the test part"
+    }
+
+
 def test_images_go_through_the_backbone_which_stays_as_it_is():
     task = module(GDA())
     assert not any(parameter.requires_grad for parameter in task.backbone.parameters())

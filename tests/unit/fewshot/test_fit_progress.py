@@ -21,7 +21,7 @@ HEADS = [
         InMaP(iterations=6, tolerance=0),
         "fitting InMaP, which may stop earlier, steps: 2 of 6, about 40 s left",
     ),
-    (TransCLIP(iterations=2, gammas=(0.02, 0.2, 2.0)), "fitting TransCLIP, updates: 2 of 6, about 40 s left"),
+    (TransCLIP(iterations=2, gammas=(0.02, 0.2)), "fitting TransCLIP, updates: 2 of 6, about 40 s left"),
 ]
 
 

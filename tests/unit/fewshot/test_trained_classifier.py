@@ -4,7 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from launch.compose import compose_config
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
 from lit_modules.fewshot.finetune import FineTune
@@ -12,6 +14,7 @@ from lit_modules.fewshot.trained_classifier import ClassifierEncoder, TrainedCla
 from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization
 from lit_modules.schedules import Constant
+from modes.encoders import short_side
 from records.errors import UserError
 
 
@@ -55,6 +58,25 @@ def test_it_counts_itself_and_knows_no_text():
     assert encoder.name == "tiny-classifier"
     with pytest.raises(UserError, match="images alone"):
         encoder.encode_text(["a"])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (["data=jittor_images", "data.resize=320"], 320),
+        (["data=jittor_images"], 280),
+        (["data=folder_classification"], 320),
+        (["data=digits_fewshot_images"], 280),
+    ],
+)
+def test_the_short_side_of_an_image_is_that_of_the_classifier_s_own_data(data, expected):
+    settings = compose_config(["task=finetune", *data])
+    assert short_side(OmegaConf.to_container(settings.data, resolve=False), 280) == expected
+
+
+def test_images_are_cut_as_they_were_when_it_was_judged():
+    assert ClassifierEncoder(trained(), "abcd").resize == 16
+    assert ClassifierEncoder(trained(), "abcd", resize=20).resize == 20
 
 
 def test_features_of_another_number_of_classes_are_refused():

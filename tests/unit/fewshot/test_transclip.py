@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from problems import check_stack, dot, problem
 
 from lit_modules.fewshot import transclip
@@ -69,7 +70,7 @@ def slow_transclip(one, settings, with_support, gamma):
                 softmax([evidence[i][c] + sum(w * z[j][c] for j, w in graph[i]) / 3 for c in range(classes)])
                 for i in range(len(images))
             ]
-        means, variance = slow_mixture(images, z, support, labels, gamma)
+        means, variance = slow_mixture(images, z, support, labels, gamma * settings["temperature"])
     return torch.tensor(z, dtype=torch.float64)
 
 
@@ -131,16 +132,36 @@ def test_it_gains_over_zero_shot_with_and_without_support():
     assert one.accuracy(one.fit(TransCLIP())) > transductive
 
 
-def test_gamma_is_the_first_best_and_each_is_solved_from_the_start():
+def test_the_support_weighs_gamma_times_temperature_as_in_the_authors_code():
+    one = problem(classes=3, width=4, test=4, shots=2)
+    head = one.fit(TransCLIP(iterations=1, inner_iterations=1, gamma=0.02), validation=None)
+    z = head.state["assignment"]
+    images, support = one.test, one.support
+    labels = F.one_hot(one.labels, 3).double()
+    weights = torch.cat([z / len(images), 0.02 * 50 / len(support) * labels])
+    both = torch.cat([images, support])
+    means = torch.einsum("ik,id->kd", weights, both) / weights.sum(dim=0)[:, None]
+    torch.testing.assert_close(head.state["means"], means)
+    squares = (both[:, None] - means).square()
+    torch.testing.assert_close(head.state["variance"], torch.einsum("ik,ikd->d", weights, squares) / weights.sum())
+
+
+def test_gamma_is_the_first_best_on_validation_images_that_take_part_unlabelled():
     one = problem(spread=0.45, shots=2)
-    accuracies, assignments = {}, {}
-    for gamma in (0.2, 0.002, 1.0):
-        head = one.fit(TransCLIP(gammas=[gamma]))
-        accuracies[gamma], assignments[gamma] = head.facts["validation_accuracy"], head.state["assignment"]
-    chosen = one.fit(TransCLIP(gammas=[0.2, 0.002, 1.0]))
+    gammas = (0.2, 0.002, 1.0)
+    joined = torch.cat([one.test, one.validation])
+    accuracies = {}
+    for gamma in gammas:
+        head = one.fit(TransCLIP(gamma=gamma), unlabelled=joined, validation=None)
+        answers = head.predict(joined)[len(one.test) :].argmax(dim=1)
+        accuracies[gamma] = (answers == one.validation_labels).double().mean().item()
+    assert len(set(accuracies.values())) > 1
     best = max(accuracies, key=accuracies.__getitem__)
+    chosen = one.fit(TransCLIP(gammas=gammas))
     assert chosen.facts["gamma"] == best
-    assert torch.equal(chosen.state["assignment"], assignments[best])
+    assert chosen.facts["validation_accuracy"] == pytest.approx(accuracies[best])
+    alone = one.fit(TransCLIP(gamma=best), validation=None)
+    assert torch.equal(chosen.state["assignment"], alone.state["assignment"])
 
 
 def test_a_class_without_support_is_found_by_its_most_confident_images():
@@ -170,5 +191,5 @@ def test_what_no_update_changes_is_computed_once(monkeypatch):
     for name in asked:
         monkeypatch.setattr(transclip, name, counted(name))
     problem().fit(TransCLIP())
-    # once for the images that are judged, once for those of the validation; 4 gammas and 40 updates share them
+    # once for the images that are judged, once for those with the validation images; all updates share them
     assert asked == {"text_logits": 2, "nearest": 2}

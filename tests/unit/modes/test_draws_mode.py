@@ -308,7 +308,7 @@ def test_how_far_the_draws_are_is_shown(archive, tmp_path, monkeypatch):
 class Colours(SimpleNamespace):
     """Stands for an encoder of images and sentences."""
 
-    name, identity, image_size, has_text = "colours", "1" * 64, 8, True
+    name, identity, image_size, resize, has_text = "colours", "1" * 64, 8, 8, True
 
     def encode_images(self, images):
         return images.float().mean(dim=(2, 3))
