@@ -16,6 +16,7 @@ from datamodules.augmentation.contrastive import ContrastiveAugmentation
 from datamodules.augmentation.crop_and_flip import Augmentation
 from datamodules.augmentation.training import TrainingAugmentation
 from datamodules.epoch_loaders import EpochLoaders
+from datamodules.images.image_files import CentreCut
 from datamodules.images.paired import UnlabelledView
 from datamodules.images.source import Batch, ImageSource, ImageView
 from datamodules.sampling.order import training_order
@@ -153,6 +154,16 @@ class ImageDataModule(EpochLoaders):
     def data_fingerprint(self, labels: torch.Tensor) -> str:
         """Hash what positions rely on: the labels in their order, and whatever else tells two data sets apart."""
         return label_fingerprint(labels)
+
+    @classmethod
+    def centre_cut(cls, resize: int | None, image_size: int) -> CentreCut:
+        """Return how an image file is framed that is judged as these data's own are: whole, but for its longer side.
+
+        Args:
+            resize: what the configuration says under `data.resize`; None where it says nothing.
+            image_size: side of the square images the network gets.
+        """
+        return CentreCut(resize or image_size)
 
     def build_augmentation(self, settings: Mapping[str, object] | None) -> Augmentation | None:
         """Build the random change of training images that the key `augment` asks for."""

@@ -20,7 +20,7 @@ from datamodules.digits_fewshot import DigitsFewShot
 from datamodules.encoded.encoded_images import EncodedFewShot
 from datamodules.encoded.few_shot import POOLS, FewShotDataModule, TooFew, Validation, draw_few_shot
 from datamodules.encoded.prompts import prompts, readable_names
-from datamodules.images.image_files import ImageFiles
+from datamodules.images.image_files import CentreCut, ImageFiles
 from datamodules.jittor import Jittor
 from datamodules.sampling.splits import label_fingerprint, names_fingerprint
 from records.errors import UserError
@@ -149,6 +149,11 @@ class FewShotFiles(FewShotImageData):
     def __init__(self, *, resize: int | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self.resize = resize
+
+    @classmethod
+    def centre_cut(cls, resize: int | None, image_size: int) -> CentreCut:
+        """Return how an image file is framed that is judged as these data's own are: as encoders see it."""
+        return CentreCut(resize or image_size, RESAMPLING)
 
     def build_augmentation(self, settings: Mapping[str, object] | None) -> FrameAndFlip | None:
         """Build the random change of training images that the key `augment` asks for."""

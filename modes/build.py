@@ -15,7 +15,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.ending import EndTogether
 from callbacks.loggers import steady
+from datamodules.base import ImageDataModule
 from datamodules.encoded.encoded_images import Fill
+from datamodules.images.image_files import CentreCut
 from launch.problems import Problem, as_text
 from lit_modules.backbones.backbone import Backbone
 from lit_modules.base import LabelSpace, TaskModule
@@ -118,6 +120,13 @@ def new_data(config: Config, image_size: int) -> LightningDataModule:
     """Build the data at an image size, without reading them."""
     data: LightningDataModule = build(config["data"], METADATA["data"], image_size=image_size)
     return data
+
+
+def centre_cut(config: Config, image_size: int) -> CentreCut:
+    """Return how the data of a configuration frame an image file where it is judged, without building them."""
+    target = locate(config["data"]["_target_"])
+    kind = target if isinstance(target, type) and issubclass(target, ImageDataModule) else ImageDataModule
+    return kind.centre_cut(config["data"].get("resize"), image_size)
 
 
 def build_task(config: Config, backbone: Backbone, data: Any, **supplied: Any) -> TaskModule:

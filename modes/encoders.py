@@ -10,8 +10,6 @@ from omegaconf import OmegaConf
 
 from datamodules.encoded.encoded_images import Fill
 from datamodules.encoded.joined_features import JoinedFeatures
-from datamodules.few_shot_images import FewShotFiles
-from datamodules.images.image_files import default_resize
 from launch.problems import as_text
 from launch.stored import stored_config
 from lit_modules.backbones.backbone import Backbone
@@ -21,7 +19,6 @@ from lit_modules.fewshot.cascade import MODEL
 from lit_modules.fewshot.encoder_parameters import EncoderSize, refuse_too_many
 from lit_modules.fewshot.trained_classifier import ClassifierEncoder
 from modes import build
-from modes.binding import locate
 from modes.encoding import device_of, makes_features
 from modes.expert_images import ExpertRun, check_unseen
 from modes.initial import checkpoint_of_source
@@ -129,15 +126,6 @@ def _stored_run(name: str, place: str) -> tuple[RunDirectory, dict[str, Any]]:
     return run, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
-def short_side(data: Mapping[str, Any], image_size: int) -> int:
-    """Return the length of the short side that data bring evaluated images to before they cut out the centre."""
-    if data.get("resize") is not None:
-        return int(data["resize"])
-    target = locate(data["_target_"])
-    cuts_as_encoders = "resize" not in data or (isinstance(target, type) and issubclass(target, FewShotFiles))
-    return image_size if cuts_as_encoders else default_resize(image_size)
-
-
 def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
     """Build what a run has trained, with the weights of its best checkpoint, or its last; it sees images as there."""
     run, settings = _stored_run(name, place)
@@ -153,5 +141,5 @@ def _trained(name: str, place: str, device: str) -> ClassifierEncoder:
         raise UserError(
             f"task.encoders.{name}.run={place}: the checkpoint lacks {missing[0]}; name a run of task=finetune"
         )
-    resize = short_side(settings["data"], backbone.image_size)
-    return ClassifierEncoder(task, known.class_names, torch.device(device), resize)
+    cut = build.centre_cut(settings, backbone.image_size)
+    return ClassifierEncoder(task, known.class_names, torch.device(device), cut.resize)

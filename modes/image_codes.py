@@ -127,7 +127,7 @@ def model_identity(trained: TrainedRun, views: Views) -> dict[str, str]:
         "config": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
         "views": str(views),
         "image_size": str(trained.task.backbone.image_size),
-        "resize": str(trained.settings["data"].get("resize")),
+        "resize": str(build.centre_cut(trained.settings, trained.task.backbone.image_size)),
         "precision": str(trained.settings["trainer"]["precision"]),
     }
 
@@ -175,9 +175,8 @@ def encode_images(
     missing = {number: plan.positions(number) for number in missing_blocks(target, plan)}
     trainer = _trainer(settings, EncodingWriter(target, plan, keep))
     if missing or trainer.world_size > 1:
-        images = source or ImageViews(
-            image_folder, plan.names, trained.task.backbone.image_size, settings["data"].get("resize"), views
-        )
+        size = trained.task.backbone.image_size
+        images = source or ImageViews(image_folder, plan.names, size, build.centre_cut(settings, size), views)
         batch_size = max((settings["data"]["eval_batch_size"] or settings["data"]["batch_size"]) // views.number, 1)
         data = ImagesToEncode(images, missing, batch_size, settings["data"]["num_workers"])
         _say(trainer, f"Encoding {what}: {sum(map(len, missing.values())):,} of {len(names):,} images")

@@ -145,7 +145,7 @@ def _batch_of_file(trained: TrainedRun, path: Path, views: Views) -> dict[str, T
         pixels = ImageFileViews([path], ViewSettings(size))[0]
         feature = FrozenEncoder(trained.task.backbone).encode_images(pixels)
         return {"feature": F.normalize(feature, dim=-1)}
-    item = ImageViews(path.parent, [path.name], size, trained.settings["data"].get("resize"), views)[0]
+    item = ImageViews(path.parent, [path.name], size, build.centre_cut(trained.settings, size), views)[0]
     if item["reason"]:
         raise UserError(f"image={path}: {item['reason']}")
     return {"image": item["image"]}

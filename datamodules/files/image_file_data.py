@@ -18,7 +18,15 @@ from datamodules.augmentation.framing import FrameAndFlip
 from datamodules.base import ImageDataModule, LabelledImages
 from datamodules.files.listing import SHOWN, Fault, Listing, positions_also_in, refuse
 from datamodules.files.retrieval_list_files import LIST_FILES, write_list
-from datamodules.images.image_files import SCANS, ImageFiles, Scan, content_digests, find_unreadable
+from datamodules.images.image_files import (
+    SCANS,
+    CentreCut,
+    ImageFiles,
+    Scan,
+    content_digests,
+    default_resize,
+    find_unreadable,
+)
 from datamodules.sampling.splits import label_fingerprint, names_fingerprint
 from records.errors import UserError
 from records.notices import RunWarning
@@ -81,6 +89,11 @@ class ImageFileData(ImageDataModule):
         self.expected_sizes = dict(expected_sizes or {})
         self.lists_dir = None if lists_dir is None else Path(lists_dir)
         self._listing: Listing | None = None
+
+    @classmethod
+    def centre_cut(cls, resize: int | None, image_size: int) -> CentreCut:
+        """Return how an image file is framed that is judged as these data's own are."""
+        return CentreCut(resize or default_resize(image_size))
 
     @abstractmethod
     def read_listing(self) -> Listing:

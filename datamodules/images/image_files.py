@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
@@ -65,6 +66,17 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"its pixels reach from {values.min()} to {values.max()}, beyond 16 bits")
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class CentreCut:
+    """How an image file is framed where it is judged: short side to `resize` pixels, then the centre is cut out."""
+
+    resize: int
+    resampling: Image.Resampling = Image.Resampling.BILINEAR
+
+    def __str__(self) -> str:
+        return f"{self.resize} {self.resampling.name.lower()}"
 
 
 def default_resize(image_size: int) -> int:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augmentation.framing import centre_frame
-from datamodules.images.image_files import DAMAGE, decode, default_resize
+from datamodules.images.image_files import DAMAGE, CentreCut, decode
 from records.errors import UserError
 
 
@@ -54,7 +54,7 @@ class ImageViews(Dataset[dict[str, Any]]):
         folder: what the names are relative to.
         names: paths, N of them.
         image_size: side S of the square images the network gets.
-        resize: shorter side before the crop; None takes 256 for 224, and in proportion.
+        cut: shorter side before the crop, and how it is scaled.
         views: of each image, V of them.
 
     Raises:
@@ -62,18 +62,18 @@ class ImageViews(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, folder: Path, names: Sequence[str], image_size: int, resize: int | None, views: Views | None = None
+        self, folder: Path, names: Sequence[str], image_size: int, cut: CentreCut, views: Views | None = None
     ) -> None:
         self.folder = folder
         self.names = names
         self.views = views or Views()
         self.image_size = image_size
-        resize = default_resize(image_size) if resize is None else resize
-        self.resizes = [round(resize * zoom) for zoom in self.views.zooms]
+        self.resampling = cut.resampling
+        self.resizes = [round(cut.resize * zoom) for zoom in self.views.zooms]
         if min(self.resizes) < image_size:
             raise UserError(
                 f"zooms: {min(self.views.zooms):g} brings the shorter side to {min(self.resizes)} pixels, less "
-                f"than the crop of {image_size}; the least zoom is {image_size / resize:.3f}"
+                f"than the crop of {image_size}; the least zoom is {image_size / cut.resize:.3f}"
             )
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class ImageViews(Dataset[dict[str, Any]]):
         squares = []
         for resize in self.resizes:
             box = centre_frame(0, *image.size, self.image_size, resize)
-            square = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box)).transpose(2, 0, 1)
+            square = np.asarray(image.resize(size, self.resampling, box=box)).transpose(2, 0, 1)
             squares += [square, square[:, :, ::-1]] if self.views.flip else [square]
         return np.stack(squares)
 

@@ -29,7 +29,9 @@ def expert(folder, root, **changes):
     given = {"batch_size": 4, "num_workers": 0, "augment": None}
     JittorImages(**own, **given, image_size=8, split_dir=folder / "splits").setup()
     node = {"_target_": "datamodules.few_shot_images.JittorImages", "name": "jittor_images", **own, **given}
-    return ExpertRun("task.encoders.dogs.run", RunDirectory(folder), {**node, "split_dir": str(folder / "elsewhere")}, 8)
+    return ExpertRun(
+        "task.encoders.dogs.run", RunDirectory(folder), {**node, "split_dir": str(folder / "elsewhere")}, 8
+    )
 
 
 def check(one, root, **changes):

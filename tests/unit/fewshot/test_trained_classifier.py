@@ -14,7 +14,7 @@ from lit_modules.fewshot.trained_classifier import ClassifierEncoder, TrainedCla
 from lit_modules.metrics.per_class import ClassRecognition
 from lit_modules.optimization import Optimization
 from lit_modules.schedules import Constant
-from modes.encoders import short_side
+from modes.build import centre_cut
 from records.errors import UserError
 
 
@@ -63,15 +63,17 @@ def test_it_counts_itself_and_knows_no_text():
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (["data=jittor_images", "data.resize=320"], 320),
-        (["data=jittor_images"], 280),
-        (["data=folder_classification"], 320),
-        (["data=digits_fewshot_images"], 280),
+        (["data=jittor_images", "data.resize=320"], "320 bicubic"),
+        (["data=jittor_images"], "280 bicubic"),
+        (["data=folder_classification"], "320 bilinear"),
+        (["data=folder_classification", "data.resize=300"], "300 bilinear"),
+        (["data=digits_fewshot_images"], "280 bilinear"),
+        (["data=cifar100_lt"], "280 bilinear"),
     ],
 )
-def test_the_short_side_of_an_image_is_that_of_the_classifier_s_own_data(data, expected):
+def test_an_image_is_cut_as_the_data_of_a_run_cut_their_own(data, expected):
     settings = compose_config(["task=finetune", *data])
-    assert short_side(OmegaConf.to_container(settings.data, resolve=False), 280) == expected
+    assert str(centre_cut({"data": OmegaConf.to_container(settings.data, resolve=False)}, 280)) == expected
 
 
 def test_images_are_cut_as_they_were_when_it_was_judged():

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from callbacks import encoding_writer
-from datamodules.images.image_files import ImageFiles
+from datamodules.images.image_files import CentreCut, ImageFiles
 from datamodules.images.images_to_encode import ImagesToEncode, ImageViews, Views
 from launch.compose import compose_config
 from modes import build
@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
     return TrainedRun(settings, Path("last.ckpt"), "0" * 64, task, data)
 
 
-def direct(trained, images, flip=False, resize=None):
+def direct(trained, images, flip=False, resize=32):
     source = ImageFiles(images, NAMES, torch.zeros(10), 32, resize)
     pixels = source.read(torch.arange(10))
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_encodings_are_what_evaluation_computes(trained, images, tmp_path):
 
 def test_views_are_averaged(trained, images, tmp_path):
     found = encode_images(trained, images, NAMES, tmp_path / "codes", views=Views(flip=True, zooms=(1.0, 1.25)))
-    resizes = [None, round(37 * 1.25)]
+    resizes = [32, 40]
     parts = [direct(trained, images, flip, resize) for resize in resizes for flip in (False, True)]
     np.testing.assert_allclose(found.values, np.mean([values for _, values in parts], axis=0), atol=1e-5)
     units = [features / np.linalg.norm(features, axis=1, keepdims=True) for features, _ in parts]
@@ -133,7 +133,7 @@ def test_ranks_share_the_blocks_whatever_each_found_missing(images, world_size):
     loaders = []
     for rank in range(world_size):
         missing = {number: range(number * 3, min(number * 3 + 3, 10)) for number in range(4) if number != rank + 7}
-        data = ImagesToEncode(ImageViews(images, NAMES, 8, None), missing, batch_size=2, num_workers=0)
+        data = ImagesToEncode(ImageViews(images, NAMES, 8, CentreCut(9)), missing, batch_size=2, num_workers=0)
         data.trainer = type("Trainer", (), {"global_rank": rank, "world_size": world_size})()
         loaders.append([index for batch in data.predict_dataloader() for index in batch["index"].tolist()])
     assert sorted(index for loader in loaders for index in loader) == list(range(10))
@@ -141,6 +141,6 @@ def test_ranks_share_the_blocks_whatever_each_found_missing(images, world_size):
 
 def test_views_out_of_range_are_refused(images):
     with pytest.raises(UserError, match=r"the least zoom is 0\.865"):
-        ImageViews(images, NAMES, 32, None, Views(zooms=(0.5,)))
+        ImageViews(images, NAMES, 32, CentreCut(37), Views(zooms=(0.5,)))
     with pytest.raises(UserError, match="zooms is"):
         Views(zooms=())
