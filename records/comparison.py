@@ -85,6 +85,11 @@ class ComparedRow:
         """Whether a fit saw the unlabelled images of the test part."""
         return any(result.is_transductive for result in self.results)
 
+    @property
+    def chose_on_test(self) -> bool:
+        """Whether settings were chosen on the labels of the test part."""
+        return any(result.chose_on_test for result in self.results)
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -13,13 +13,14 @@ from records.comparison import Board, ComparedRow, Comparison, Difference, comma
 from records.markdown import inline, table
 from records.metric_names import interval_of, is_count, title_of
 from records.run_settings import ROW, setting_name
+from records.sweep_summary import TEST_LEAK, TRANSDUCTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from records.comparison import ComparedRun
 
-_DAGGER = r"$^\dagger$"
+_DAGGER, _DOUBLE_DAGGER = r"$^\dagger$", r"$^\ddagger$"
 _LATEX_SIGNS = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _LATEX_SIGNS |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 
@@ -41,9 +42,10 @@ def _board_note(board: Board) -> str:
     if repeats:
         note += f" Not counted: {repeats} earlier run(s) of a seed that was run again."
     transductive = [row.name for row in board.rows if row.is_transductive]
-    if transductive:
-        named = ", ".join(f"`{name}`" for name in transductive)
-        note += f" Transductive, the fit saw the unlabelled test images: {named}."
+    leaked = [row.name for row in board.rows if row.chose_on_test]
+    for told, rows in ((TRANSDUCTIVE, transductive), (TEST_LEAK, leaked)):
+        if rows:
+            note += f" {told}: {', '.join(f'`{name}`' for name in rows)}."
     if board.metric.startswith("test/") and len(board.rows) > 1:
         note += " The order is for reading: a choice between rows belongs to a validation part."
     return note
@@ -197,7 +199,8 @@ def runs_csv(comparison: Comparison) -> str:
 def as_latex(comparison: Comparison) -> str:
     r"""Return a LaTeX table (package booktabs) for each data set, the best mean of the ranking metric bold.
 
-    Rows whose fit saw the unlabelled images of the test part have a dagger, which a line below the table explains.
+    Rows whose fit saw the unlabelled images of the test part have a dagger, rows whose settings were chosen on its
+    labels a double one; a line below the table explains them.
     """
     return "\n".join(f"% {board.data}\n{_latex_board(board)}" for board in comparison.boards)
 
@@ -210,13 +213,20 @@ def _latex_board(board: Board) -> str:
     for rank, row in enumerate(board.rows, start=1):
         cells = [_latex_cell(row, metric, rank == 1 and metric == board.metric) for metric in metrics]
         first, *settings = [_latex(row.settings.get(key, "")) for key in board.keys] or [_latex(row.name)]
-        marked = f"{first}{_DAGGER}" if row.is_transductive else first
-        lines.append(_latex_line([marked, *settings, str(len(row.runs)), *cells]))
+        marks = (_DAGGER if row.is_transductive else "") + (_DOUBLE_DAGGER if row.chose_on_test else "")
+        lines.append(_latex_line([f"{first}{marks}", *settings, str(len(row.runs)), *cells]))
     lines.append(r"\bottomrule")
-    if any(row.is_transductive for row in board.rows):
-        told = f"{_DAGGER} transductive: the fit saw the unlabelled test images"
-        lines.append(_latex_line([rf"\multicolumn{{{len(keys) + 1 + len(metrics)}}}{{l}}{{{told}}}"]))
+    width = len(keys) + 1 + len(metrics)
+    lines += [_latex_line([rf"\multicolumn{{{width}}}{{l}}{{{text}}}"]) for text in _latex_marks(board)]
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _latex_marks(board: Board) -> Iterator[str]:
+    """Explain the daggers that are there."""
+    if any(row.is_transductive for row in board.rows):
+        yield f"{_DAGGER} transductive: the fit saw the unlabelled test images"
+    if any(row.chose_on_test for row in board.rows):
+        yield f"{_DOUBLE_DAGGER} settings chosen on the labels of the test part"
 
 
 def _latex_line(cells: Iterable[str]) -> str:

@@ -73,6 +73,11 @@ class Result:
         return "transductive" in self.protocol
 
     @property
+    def chose_on_test(self) -> bool:
+        """Whether settings were chosen on the labels of the test part: no estimate of the accuracy on new images."""
+        return "test_leak" in self.protocol
+
+    @property
     def is_trained_in_steps(self) -> bool:
         """Whether optimizer steps changed it: not a head that is fitted at once, nor a network that is only judged."""
         return self.parameters is None or self.parameters["trainable"] > 0

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 AVERAGED_KEYS = ("seed", "data.fold")
 MAX_TABLE_METRICS = 4
+TRANSDUCTIVE = "Transductive, the fit saw the unlabelled test images"
+TEST_LEAK = "No estimate of the accuracy on new images, settings were chosen on the labels of the test part"
 
 SUMMARY_CSV, SUMMARY_PAGE, SUMMARY_PICTURE = "summary.csv", "summary.md", "summary.png"
 SUMMARY_HTML = "summary.html"
@@ -95,6 +97,11 @@ class SummaryRow:
     def is_transductive(self) -> bool:
         """Whether a fit saw the unlabelled images of the test part."""
         return any(job.result is not None and job.result.is_transductive for job in self.jobs)
+
+    @property
+    def chose_on_test(self) -> bool:
+        """Whether settings were chosen on the labels of the test part."""
+        return any(job.result is not None and job.result.chose_on_test for job in self.jobs)
 
 
 @dataclass(frozen=True)
@@ -338,16 +345,19 @@ def _page_table(summary: Summary) -> str:
     best = [metric for metric in metrics if metric.startswith("best val/")]
     if best and len(summary.rows) > 1:
         note += f" To choose between rows, take `{best[0]}`: a choice by the test part would flatter it."
-    return f"{table(head, rows)}\n\n{note}{_transductive_note(summary)}"
+    return f"{table(head, rows)}\n\n{note}{_seen_note(summary)}"
 
 
-def _transductive_note(summary: Summary) -> str:
-    """Say which rows are of methods whose fit saw the unlabelled test images: compare these with their own kind."""
-    rows = [row.name for row in summary.rows if row.is_transductive]
-    if not rows:
-        return ""
-    named = "all rows" if len(rows) == len(summary.rows) else ", ".join(f"`{name}`" for name in rows)
-    return f" Transductive, the fit saw the unlabelled test images: {named}."
+def _seen_note(summary: Summary) -> str:
+    """Say which rows are of methods that saw images or labels of the test part: compare these with their own kind."""
+    transductive = [row.name for row in summary.rows if row.is_transductive]
+    leaked = [row.name for row in summary.rows if row.chose_on_test]
+    notes = ((TRANSDUCTIVE, transductive), (TEST_LEAK, leaked))
+    return "".join(f" {note}: {_named(rows, len(summary.rows))}." for note, rows in notes if rows)
+
+
+def _named(rows: Sequence[str], count: int) -> str:
+    return "all rows" if len(rows) == count else ", ".join(f"`{name}`" for name in rows)
 
 
 def _page_failures(summary: Summary) -> str:

@@ -249,6 +249,17 @@ def test_every_table_marks_transductive_rows(tmp_path: Path) -> None:
     assert r"\multicolumn{4}{l}{$^\dagger$ transductive: the fit saw the unlabelled test images} \\" in latex
 
 
+def test_every_table_marks_rows_that_chose_on_the_test_part(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "honest", 0.7, bits=16)
+    write_run(tmp_path / "a" / "leak", 0.8, bits=32, protocol={"test_leak": "yes, it chose"})
+    comparison = compare(read_runs([tmp_path / "a"]))
+    note = "No estimate of the accuracy on new images, settings were chosen on the labels of the test part: `bits=32`."
+    assert note in page.board_section(comparison.boards[0])
+    latex = page.as_latex(comparison).splitlines()
+    assert [line[:15] for line in latex if line.startswith("32")] == [r"32$^\ddagger$ &"]
+    assert r"\multicolumn{4}{l}{$^\ddagger$ settings chosen on the labels of the test part} \\" in latex
+
+
 def test_without_a_transductive_row_no_table_speaks_of_it(tmp_path: Path) -> None:
     comparison = compare(read_runs([write_seeds(tmp_path / "a", SCORES)]))
     (board,) = comparison.boards

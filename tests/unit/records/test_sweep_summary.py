@@ -194,6 +194,15 @@ def test_transductive_rows_are_named() -> None:
     assert {row["task"]: row["transductive"] for row in rows} == {"inmap": "yes", "gda": "no"}
 
 
+def test_rows_that_chose_on_the_test_part_are_named() -> None:
+    leak = {"test_leak": "yes"}
+    jobs = jobs_of(result("a=1", score=0.5, protocol=leak), result("a=2", score=0.4), result("a=3", protocol=leak))
+    note = "settings were chosen on the labels of the test part"
+    assert f"{note}: `a=1`, `a=3`." in as_page(summarise(jobs), "resume")
+    assert f"{note}: all rows." in as_page(summarise(jobs[::2]), "resume")
+    assert note not in as_page(summarise(jobs[1:2]), "resume")
+
+
 def test_the_page_tells_protocol_data_and_environment_of_what_completed() -> None:
     told: dict[str, Any] = {
         "data_sizes": {"train": 1000},
