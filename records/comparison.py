@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from records.errors import UserError
 from records.metric_names import COUNTS, bare, is_bound
-from records.override_set import override_settings, signs
+from records.override_set import override_settings, retold
 from records.paired_tests import PairedDifference, holm, paired_difference
 from records.run_settings import (
     ROW,
@@ -221,14 +221,13 @@ def command_of(row: ComparedRow, is_place: Callable[[str], bool]) -> str:
     `is_place` says which keys hold paths. Where runs are written (`paths.*`) is left out.
     """
     typed = row.results[0].overrides
-    settings, sign = override_settings(typed), signs(typed)
+    settings, texts = override_settings(typed), retold(typed)
     arguments = []
     for key, value in settings.items():
         if key in (*AVERAGED_KEYS, "run") or key.startswith("paths."):
             continue
         place = is_place(key) and value not in ("", "null")
-        is_deletion = not value and key.startswith("~")
-        arguments.append(key if is_deletion else f"{sign[key]}{key}={'PLACE' if place else value}")
+        arguments.append(f"{texts[key].partition('=')[0]}=PLACE" if place else texts[key])
     seeds = sorted({pair[0] for pair in (run.pair for run in row.runs)})
     folds = sorted({run.fold for run in row.runs if run.fold != "null"})
     swept = [f"seed={','.join(map(str, seeds))}"] + ([f"data.fold={','.join(folds)}"] if folds else [])

@@ -29,10 +29,23 @@ def override_settings(overrides: Iterable[str]) -> dict[str, str]:
     return settings
 
 
-def signs(overrides: Iterable[str]) -> dict[str, str]:
-    """Return key to what stands before it of overrides as they are typed: "+" and "++" of an addition, else ""."""
-    keys = [override.partition("=")[0] for override in overrides]
-    return {key.lstrip("+"): key[: len(key) - len(key.lstrip("+"))] for key in keys}
+def retold(overrides: Iterable[str]) -> dict[str, str]:
+    """Return key to the override that sets it, as it can be typed again: with its sign and its quotes; the later wins.
+
+    Blanks that a sweep has escaped, and single quotes around a value, become double quotes, which a shell's own leave
+    readable.
+    """
+    told: dict[str, str] = {}
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        told[key.lstrip("+")] = f"{key}{sign}{_double_quoted(value)}"
+    return told
+
+
+def _double_quoted(value: str) -> str:
+    plain = _unquoted(value).replace("\\ ", " ")
+    changed = plain != value and not any(sign in plain for sign in "\"\\'")
+    return f'"{plain}"' if changed else value
 
 
 def joined(earlier: Sequence[str], later: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 import pytest
 
-from records.override_set import joined, override_settings, short_name, signs, varying_keys
+from records.override_set import joined, override_settings, retold, short_name, varying_keys
 
 
 def test_settings_are_equal_whatever_their_order_and_quotes() -> None:
@@ -33,8 +33,22 @@ def test_what_is_said_again_is_left_out_and_what_is_taken_back_is_not() -> None:
     assert override_settings(back) == {"optim.lr": "1"}
 
 
-def test_the_sign_of_an_addition_is_kept_by_its_key() -> None:
-    assert signs(["+a=1", "++b.c=2", "d=+3", "~e"]) == {"a": "+", "b.c": "++", "d": "", "~e": ""}
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("+a=1", "+a=1"),
+        ("++b.c=[1,2]", "++b.c=[1,2]"),
+        ("~e", "~e"),
+        ("row=GML\\ head", 'row="GML head"'),
+        ("row='Focal, 5 epochs'", 'row="Focal, 5 epochs"'),
+        ('row="Focal, 5 epochs"', 'row="Focal, 5 epochs"'),
+        ("""row='say "a"'""", """row='say "a"'"""),
+        ("row=a\\,b", "row=a\\,b"),
+    ],
+)
+def test_an_override_is_told_as_it_can_be_typed_again(override: str, told: str) -> None:
+    key = override.partition("=")[0].lstrip("+")
+    assert retold(["row=first", override])[key] == told
 
 
 def test_keys_vary_where_a_value_differs_or_is_missing() -> None:
