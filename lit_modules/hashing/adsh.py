@@ -97,7 +97,13 @@ class ADSH(BankedHashing):
     its first code, by the same rule, from the sample as far as it is known when the image is first seen. Images that
     share a label are similar, in multi-label data too. `h` is the tanh of the hash layer.
 
-    Where the published figures have a database larger than the training part, its labels were trained on.
+    Queries and database are hashed by the network, as in DeepHash-pytorch. The authors' figures search the learned
+    codes of the database (github.com/jiangqy/ADSH-AAAI2018 ADSH_CIFAR_10.py), all of whose labels were trained on;
+    here the learned codes, `bank.codes`, are those of the training images and only train the network.
+
+    Published code passes over a sample three times between two updates of the codes. Here the data say in which order
+    images come, each once in an epoch, so that a sample is passed once; num_samples=6000 has as many steps between two
+    updates as the published 2000, on three times as many images.
 
     Args:
         gamma: weight of the pull of values and codes to each other.

@@ -49,11 +49,12 @@ def refine_centers(relaxed: Tensor, targets: Tensor, code: Tensor, inter_weight:
     """Return relaxed class centres (C, K) after `CENTER_STEPS` gradient steps on one batch's codes.
 
     They minimise mean((Y V - B)^2) + inter_weight * mean((V V' - T)^2) + sign_weight * mean((V - sign V)^2): an image's
-    code is the sum of its classes' centres, and T, K on the diagonal and -K beside it, keeps the centres apart.
+    code is the mean of its classes' centres, and T, K on the diagonal and -K beside it, keeps the centres apart. This
+    is the gradient method of the authors' center.py; the discrete one beside it is left out.
 
     Args:
         relaxed: V, real (C, K).
-        targets: Y, one-hot or multi-hot (B, C).
+        targets: Y, (B, C), see `class_shares`.
         code: B, (B, K) of -1 and 1.
         inter_weight: weight of the distance between classes, "vul" of the authors' code.
         sign_weight: weight of the pull to signs, "nta" of the authors' code.
@@ -73,12 +74,25 @@ def refine_centers(relaxed: Tensor, targets: Tensor, code: Tensor, inter_weight:
     return relaxed
 
 
+def class_shares(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return 1 / (number of its classes) at each class of an image, (B, C), for label (B,) or multi-hot (B, C).
+
+    A row without any class is 0. The authors' Main.py divides multi-hot rows in this way.
+    """
+    present = (F.one_hot(label, num_classes) if label.ndim == 1 else label).to(dtype)
+    return present / present.sum(dim=1, keepdim=True).clamp(min=1)
+
+
 class DFH(MemoryBankHashing):
     """DFH against a memory bank of all training images, with learned class centres.
 
-    Images that share a label are similar, in multi-label data too, where an image's code follows the sum of its
+    Images that share a label are similar, in multi-label data too, where an image's code follows the mean of its
     classes' centres. The code of a batch is the sign of mu * (its centres before this step) + h, without gradient.
     The centres cost 200 products (C, C) with (C, K) per step.
+
+    The authors' code (github.com/liyunqianggyn/Push-for-Quantization-Deep-Fisher-Hashing) has no margin and mu 1;
+    swuxyj/DeepHash-pytorch has margin 3, which codes of many classes cannot keep, and mu 0.1, with which the centres
+    hardly turn a bit.
 
     Args:
         margin: m of the paper.
@@ -99,8 +113,8 @@ class DFH(MemoryBankHashing):
     def __init__(
         self,
         *,
-        margin: float = 3.0,
-        mu: float = 0.1,
+        margin: float = 0.0,
+        mu: float = 1.0,
         inter_weight: float = 1.0,
         sign_weight: float = 1.0,
         eta: float = 0.5,
@@ -121,7 +135,7 @@ class DFH(MemoryBankHashing):
     def bank_loss(self, h: Tensor, batch: Batch, values: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the loss of the batch's codes under the present centres, then refine the centres."""
         label = batch["label"]
-        targets = (F.one_hot(label, self.labels.num_classes) if label.ndim == 1 else label).to(h.dtype)
+        targets = class_shares(label, self.labels.num_classes, h.dtype)
         code = code_of(self.mu * targets @ self.centers + h.detach())
         relaxed = refine_centers(self.relaxed_centers, targets, code, self.inter_weight, self.sign_weight)
         self.relaxed_centers.copy_(relaxed)

@@ -21,25 +21,35 @@ from lit_modules.hashing.codebook import Codebook
 from retrieval.centres import CentreRule
 
 BitReduction = Literal["mean", "sum_over_bits"]
+SeveralLabels = Literal["majority", "sum"]
 
 
-def polarization(h: Tensor, target: Tensor, margin: float = 1.0, reduction: BitReduction = "mean") -> Tensor:
-    """Return max(0, margin - h * target), averaged over the batch, and over the bits or summed over them.
+def hinge_to_target(h: Tensor, target: Tensor, margin: float = 1.0) -> Tensor:
+    """Return max(0, margin - h * target) for each bit, (B, K).
 
     h (B, K) is real, target (B, K) is -1 or 1; a row of zeros has no target and counts 0.
     """
-    hinge = F.relu(margin - h * target) * target.abs()
-    return hinge.mean() if reduction == "mean" else hinge.sum(dim=1).mean()
+    return F.relu(margin - h * target) * target.abs()
+
+
+def hinge_to_classes(h: Tensor, targets: Tensor, label: Tensor, margin: float = 1.0) -> Tensor:
+    """Return max(0, margin - h * t_c) for each bit, summed over the classes c of a sample, (B, K).
+
+    h (B, K) is real, targets (C, K) are -1 or 1, label (B, C) is multi-hot; kamwoh/DPN scripts/train_hashing.py.
+    """
+    present = (label > 0).to(h.dtype)
+    upwards, downwards = (present @ side.to(h.dtype) for side in (targets > 0, targets < 0))
+    return upwards * F.relu(margin - h) + downwards * F.relu(margin + h)
 
 
 def dpn_loss(
-    h: Tensor, target: Tensor, margin: float = 1.0, reduction: BitReduction = "mean", square_weight: float = 0.0
+    h: Tensor, hinge: Tensor, reduction: BitReduction = "mean", square_weight: float = 0.0
 ) -> dict[str, Tensor]:
-    """Return polarization + square_weight * mean(h^2) as `loss`, and its two parts.
+    """Return the hinge, a mean over the batch, plus square_weight * mean(h^2) as `loss`, and its two parts.
 
-    Shapes as in `polarization`; CISiP-FIRe adds the second part, with weight 0.1.
+    h (B, K) and hinge (B, K) are real. Over the bits the hinge is averaged, or summed as in the authors' code.
     """
-    polarized = polarization(h, target, margin, reduction)
+    polarized = hinge.mean() if reduction == "mean" else hinge.sum(dim=1).mean()
     square = h.square().mean()
     return {"loss": polarized + square_weight * square, "polarization": polarized, "square": square}
 
@@ -65,10 +75,25 @@ def updated_targets(targets: Tensor, votes: Tensor) -> Tensor:
 class DPN(HashingModule):
     """DPN with random targets, which `update_targets` replaces after every epoch by what its images became (DPN-A).
 
-    `reduction` says what the hinge's bits are: averaged, as in DeepHash-pytorch, or summed, as in CISiP-FIRe by one of
-    the authors; its learning rates differ accordingly. Images of several classes take the majority vote of their
-    targets, as in CSQ; an image without any class has no target. The ternary variant (DPN-T) is left out: in the
-    published code it has no gradient, and a third symbol is no bit. `accuracy` is that of the nearest target.
+    An image without any class has no target. The ternary variant (DPN-T) is left out: in the published code it has no
+    gradient, and a third symbol is no bit. `accuracy` is that of the nearest target.
+
+    Args:
+        margin: m of the paper.
+        reduction: the hinge's bits are averaged, as in DeepHash-pytorch, or summed, as in the authors' code
+            (github.com/kamwoh/DPN) and in CISiP-FIRe; learning rates differ accordingly.
+        square_weight: of mean(h^2), 0 in the authors' code, 0.1 in CISiP-FIRe.
+        several_labels: an image of several classes takes the `majority` vote of their targets, as in CSQ, or the `sum`
+            of its hinges towards each of them, as in the authors' code.
+        hash_layer_bias: whether the hash layer has a bias, which the authors' has not.
+        update_targets: DPN-A.
+        centres: rule of the targets, see `Codebook`.
+        share: share of -1 in a random target.
+        seed: of the targets and of the tie breaker.
+        shared: arguments of `HashingModule`.
+
+    Raises:
+        ValueError: targets are updated from the images of one rank alone.
     """
 
     votes: Tensor
@@ -79,6 +104,8 @@ class DPN(HashingModule):
         margin: float = 1.0,
         reduction: BitReduction = "mean",
         square_weight: float = 0.0,
+        several_labels: SeveralLabels = "majority",
+        hash_layer_bias: bool = True,
         update_targets: bool = False,
         centres: CentreRule = "half",
         share: float = 0.5,
@@ -94,7 +121,10 @@ class DPN(HashingModule):
         self.margin = margin
         self.reduction: BitReduction = reduction
         self.square_weight = square_weight
+        self.sums_over_classes = several_labels == "sum" and self.labels.multi_label
         self.update_targets = update_targets
+        if not hash_layer_bias:
+            self.hash_layer.register_parameter("bias", None)
         self.codebook = Codebook(self.labels.num_classes, self.bits, seed, centres, share)
         self.register_buffer("votes", torch.zeros_like(self.codebook.signs))
 
@@ -109,7 +139,12 @@ class DPN(HashingModule):
         with full_precision(h):
             if self.update_targets:
                 self.votes += target_votes(h.detach(), label, self.labels.num_classes, self.margin)
-            return dpn_loss(h, self.codebook(label), self.margin, self.reduction, self.square_weight)
+            return dpn_loss(h, self._hinge(h, label), self.reduction, self.square_weight)
+
+    def _hinge(self, h: Tensor, label: Tensor) -> Tensor:
+        if self.sums_over_classes:
+            return hinge_to_classes(h, self.codebook.signs, label, self.margin)
+        return hinge_to_target(h, self.codebook(label), self.margin)
 
     def on_train_epoch_end(self) -> None:
         """Replace the targets by the majority of the epoch's images of each class."""

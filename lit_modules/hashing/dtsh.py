@@ -66,7 +66,8 @@ class DTSH(HashingModule):
     A batch with many images of each class makes many triplets: about (images per class) * (batch)^2 floats.
 
     Args:
-        margin: alpha of the paper, in units of the inner product.
+        margin: alpha of the paper, in units of the inner product; None is bits, which is the authors' half of the bits
+            on half the product (github.com/Minione/DTSH DTSH.m).
         quantization_weight: lambda of the paper.
         anchor_is_positive_as_published: count an anchor among its own positives; by default a triplet has three
             different images.
@@ -76,13 +77,13 @@ class DTSH(HashingModule):
     def __init__(
         self,
         *,
-        margin: float = 5.0,
+        margin: float | None = 5.0,
         quantization_weight: float = 1.0,
         anchor_is_positive_as_published: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.margin = margin
+        self.margin = float(self.bits) if margin is None else margin
         self.quantization_weight = quantization_weight
         self.anchor_is_positive = anchor_is_positive_as_published
 

@@ -48,7 +48,7 @@ class HashNet(HashingModule):
     `h` is tanh(scale * hash layer), so that what is measured and exported is what was trained.
 
     Args:
-        alpha: slope of the sigmoid.
+        alpha: slope of the sigmoid; None is 10 / bits, as in the authors' pytorch/src/train.py.
         epochs_per_stage: epochs after which the scale grows.
         shared: arguments of `HashingModule`.
 
@@ -58,11 +58,11 @@ class HashNet(HashingModule):
 
     scale: Tensor
 
-    def __init__(self, *, alpha: float = 0.1, epochs_per_stage: int = 20, **shared: Any) -> None:
+    def __init__(self, *, alpha: float | None = 0.1, epochs_per_stage: int = 20, **shared: Any) -> None:
         super().__init__(**shared)
         if epochs_per_stage < 1:
             raise ValueError(f"task.epochs_per_stage={epochs_per_stage}: a stage of the scale lasts at least 1 epoch")
-        self.alpha = alpha
+        self.alpha = 10 / self.bits if alpha is None else alpha
         self.epochs_per_stage = epochs_per_stage
         self.register_buffer("scale", torch.ones(()))
 

@@ -76,7 +76,7 @@ class IDHN(MemoryBankHashing):
     1 or 0 and the square has no pairs. `h` is the softsign of the hash layer, and so is what the bank keeps.
 
     Args:
-        alpha: slope of the sigmoid.
+        alpha: slope of the sigmoid; None is 5 / bits, as in the authors' train.py.
         gamma: weight of the square.
         quantization_weight: lambda of the paper.
         square_on_scaled_product_as_published: see `soft_pair_square`.
@@ -86,14 +86,14 @@ class IDHN(MemoryBankHashing):
     def __init__(
         self,
         *,
-        alpha: float = 0.5,
+        alpha: float | None = 0.5,
         gamma: float = 0.1,
         quantization_weight: float = 0.1,
         square_on_scaled_product_as_published: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.alpha = alpha
+        self.alpha = 5 / self.bits if alpha is None else alpha
         self.gamma = gamma
         self.quantization_weight = quantization_weight
         self.square_on_scaled_product = square_on_scaled_product_as_published

@@ -18,7 +18,7 @@ from pair_losses import (
     sign,
 )
 
-from lit_modules.hashing.dfh import DFH, dfh_loss, refine_centers
+from lit_modules.hashing.dfh import DFH, class_shares, dfh_loss, refine_centers
 
 
 def slow_loss(h, values, similar, code, margin, eta):
@@ -47,7 +47,9 @@ def slow_centers(relaxed, targets, code, inter_weight, sign_weight):
 
 
 def targets_of(label):
-    return torch.eye(CLASSES).double()[label] if label.ndim == 1 else label.double()
+    if label.ndim == 1:
+        return torch.eye(CLASSES).double()[label]
+    return torch.tensor([[x / sum(row) if sum(row) else 0.0 for x in row] for row in label.tolist()]).double()
 
 
 @pytest.mark.parametrize("margin", [0.0, 3.0])
@@ -94,14 +96,14 @@ def test_the_code_follows_the_centres_of_the_step_before(multi_label):
     similar = [[share(labels[i], labels[j]) for j in sorted(bank)] for i in rows]
     loss = module.loss({"h": h}, batch)["loss"].item()
     values = [bank[j].tolist() for j in sorted(bank)]
-    assert loss == pytest.approx(slow_loss(h.tolist(), values, similar, code, 3.0, 0.5))
+    assert loss == pytest.approx(slow_loss(h.tolist(), values, similar, code, 0.0, 0.5))
     assert not torch.equal(module.relaxed_centers, torch.zeros_like(centers))
 
 
 def test_the_first_code_is_the_sign_of_h_alone():
     h = draw(3, BITS)
     code = [[sign(x) for x in row] for row in h.tolist()]
-    loss = build(DFH).loss({"h": h}, batch_of([0, 1, 3]))["loss"].item()
+    loss = build(DFH, margin=3.0).loss({"h": h}, batch_of([0, 1, 3]))["loss"].item()
     similar = [[i == j for j in range(3)] for i in range(3)]
     assert loss == pytest.approx(slow_loss(h.tolist(), h.tolist(), similar, code, 3.0, 0.5))
 
@@ -113,6 +115,19 @@ def test_a_class_absent_from_the_first_batch_has_a_centre():
     published = build(DFH, centers_start_at_zero_as_published=True)
     assert not published.relaxed_centers.any()
     assert torch.equal(build(DFH, seed=5).relaxed_centers, build(DFH, seed=5).relaxed_centers)
+
+
+@pytest.mark.parametrize("labels", [CLASS_NUMBERS, MULTI_HOT], ids=["class numbers", "multi-hot"])
+def test_the_classes_of_an_image_share_its_code(labels):
+    torch.testing.assert_close(class_shares(labels, CLASSES, torch.float64), targets_of(labels))
+
+
+def test_by_default_a_centre_weighs_as_much_as_a_bit_and_there_is_no_margin():
+    module, h = build(DFH), torch.full((1, BITS), 0.9, dtype=torch.float64)
+    module.centers.fill_(-1)
+    loss = module.loss({"h": h}, batch_of([0]))["loss"].item()
+    # the centre turns every bit, which a mu of 0.1 would not
+    assert loss == pytest.approx(math.log(1 + math.exp(-BITS * 0.81 / 2)) + 0.5 * 1.9**2)
 
 
 def test_large_products_stay_finite():

@@ -5,7 +5,14 @@ import torch
 from plain_numbers import assert_value_and_gradient
 from small_tasks import small_batch, small_task, trained_loss
 
-from lit_modules.hashing.dpn import DPN, dpn_loss, target_votes, updated_targets
+from lit_modules.hashing.dpn import (
+    DPN,
+    dpn_loss,
+    hinge_to_classes,
+    hinge_to_target,
+    target_votes,
+    updated_targets,
+)
 
 
 def slow_dpn(h, target, margin, reduction, square_weight):
@@ -32,9 +39,30 @@ def batch():
 def test_loss_and_gradient_equal_the_slow_loop(batch, reduction, margin, square_weight):
     h, target = batch
     assert_value_and_gradient(
-        lambda x: dpn_loss(x, target, margin, reduction, square_weight)["loss"],
+        lambda x: dpn_loss(x, hinge_to_target(x, target, margin), reduction, square_weight)["loss"],
         lambda x: slow_dpn(x, target.tolist(), margin, reduction, square_weight),
         h,
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum_over_bits"])
+def test_hinges_to_all_classes_of_an_image_add_up(batch, reduction):
+    h, _ = batch
+    targets = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).sign()
+    present = [[0], [1, 2], [], [0, 1, 2], [2], [0, 2]]
+    label = torch.tensor([[float(c in classes) for c in range(3)] for classes in present])
+
+    def slow(rows):
+        terms = [
+            max(0.0, 0.7 - value * target)
+            for row, classes in zip(rows, present, strict=True)
+            for c in classes
+            for value, target in zip(row, targets[c].tolist(), strict=True)
+        ]
+        return sum(terms) / (len(rows) * len(rows[0]) if reduction == "mean" else len(rows))
+
+    assert_value_and_gradient(
+        lambda x: dpn_loss(x, hinge_to_classes(x, targets, label, 0.7), reduction)["loss"], slow, h
     )
 
 
@@ -77,3 +105,30 @@ def test_several_labels_take_the_majority_of_their_targets():
     assert not any(target[0])
     expected = slow_dpn(outputs["h"].tolist(), target, 1.0, "mean", 0.0)
     assert module.loss(outputs, batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_module_sums_over_classes_where_asked_for_and_images_have_several(multi_label):
+    plain, summed = (
+        small_task(DPN, multi_label, several_labels=rule, reduction="sum_over_bits") for rule in ("majority", "sum")
+    )
+    batch = small_batch(multi_label=multi_label)
+    outputs = plain(batch)
+    loss = summed.loss(outputs, batch)["loss"].item()
+    rows, targets = outputs["h"].tolist(), summed.codebook.signs.tolist()
+    labels = batch["label"].tolist() if multi_label else torch.eye(4)[batch["label"]].tolist()
+    expected = sum(
+        slow_dpn([row], [targets[c]], 1.0, "sum_over_bits", 0.0)
+        for row, label in zip(rows, labels, strict=True)
+        for c in range(4)
+        if label[c]
+    )
+    assert loss == pytest.approx(expected / len(rows), rel=1e-5)
+    assert (loss == plain.loss(outputs, batch)["loss"].item()) is not multi_label
+
+
+def test_the_hash_layer_goes_without_its_bias_where_asked_for():
+    assert small_task(DPN).hash_layer.bias is not None
+    module = small_task(DPN, hash_layer_bias=False, init_std=0.01)
+    assert module.hash_layer.bias is None
+    assert trained_loss(module, small_batch()) > 0

@@ -27,8 +27,9 @@ def slow_loss(h, similar, margin, weight, signs, itself):
 
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("itself", [False, True])
-def test_loss_and_gradient_equal_the_slow_loop(multi_label, itself):
-    module = build(DTSH, multi_label, anchor_is_positive_as_published=itself)
+@pytest.mark.parametrize(("margin", "expected"), [(None, BITS), (5.0, 5.0)])
+def test_loss_and_gradient_equal_the_slow_loop(multi_label, itself, margin, expected):
+    module = build(DTSH, multi_label, margin=margin, anchor_is_positive_as_published=itself)
     rows, h = [0, 1, 2, 4, 5, 6], draw(6, BITS, scale=1.0)
     labels = (MULTI_HOT if multi_label else CLASS_NUMBERS).tolist()
     similar = [[share(labels[i], labels[j]) for j in rows] for i in rows]
@@ -36,7 +37,7 @@ def test_loss_and_gradient_equal_the_slow_loop(multi_label, itself):
     batch = batch_of(rows, multi_label)
     assert_equals_slow(
         lambda x: module.loss({"h": x}, batch)["loss"],
-        lambda x: slow_loss(x, similar, 5.0, 1.0, signs, itself),
+        lambda x: slow_loss(x, similar, expected, 1.0, signs, itself),
         h,
     )
 

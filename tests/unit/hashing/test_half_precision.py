@@ -16,6 +16,7 @@ from lit_modules.hashing.dpn import DPN
 from lit_modules.hashing.dpsh import DPSH
 from lit_modules.hashing.dsdh import DSDH
 from lit_modules.hashing.greedyhash import GreedyHash
+from lit_modules.hashing.mdsh import MDSH
 from lit_modules.hashing.orthohash import OrthoHash
 from lit_modules.precision import precise_linear
 
@@ -30,6 +31,7 @@ TASKS = {
     "dsdh": partial(DSDH, gather_batch=True),
     "adsh": partial(ADSH, gather_batch=True),
     "dpsh": partial(DPSH, gather_batch=True),
+    "mdsh": partial(MDSH, gather_batch=True, pair_from_epoch=0),
 }
 
 

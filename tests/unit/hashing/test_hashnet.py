@@ -24,13 +24,14 @@ def slow_loss(h, similar, alpha):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_loss_and_gradient_equal_the_slow_loop(multi_label):
-    module, rows = build(HashNet, multi_label), [0, 1, 2, 3, 5]
+@pytest.mark.parametrize(("alpha", "slope"), [(None, 10 / BITS), (0.1, 0.1)])
+def test_loss_and_gradient_equal_the_slow_loop(multi_label, alpha, slope):
+    module, rows = build(HashNet, multi_label, alpha=alpha), [0, 1, 2, 3, 5]
     labels = (MULTI_HOT if multi_label else CLASS_NUMBERS).tolist()
     similar = [[share(labels[i], labels[j]) for j in rows] for i in rows]
     batch = batch_of(rows, multi_label)
     assert_equals_slow(
-        lambda x: module.loss({"h": x}, batch)["loss"], lambda x: slow_loss(x, similar, 0.1), draw(5, BITS).tanh()
+        lambda x: module.loss({"h": x}, batch)["loss"], lambda x: slow_loss(x, similar, slope), draw(5, BITS).tanh()
     )
 
 

@@ -57,12 +57,13 @@ def test_the_module_takes_the_cosine_of_label_rows():
     assert loss == pytest.approx(slow_loss(h.tolist(), values, similarity, 0.5, 0.1, 0.1), rel=1e-6)
 
 
-def test_one_label_per_image_leaves_no_square():
+@pytest.mark.parametrize(("alpha", "slope"), [(None, 5 / BITS), (0.5, 0.5)])
+def test_one_label_per_image_leaves_no_square(alpha, slope):
     h, rows = draw(4, BITS, scale=0.4), [0, 1, 2, 4]
-    parts = build(IDHN).loss({"h": h}, batch_of(rows))
+    parts = build(IDHN, alpha=alpha).loss({"h": h}, batch_of(rows))
     similarity = [[float(CLASS_NUMBERS[i] == CLASS_NUMBERS[j]) for j in rows] for i in rows]
     assert parts["square"] == 0
-    assert parts["loss"].item() == pytest.approx(slow_loss(h.tolist(), h.tolist(), similarity, 0.5, 0.1, 0.1))
+    assert parts["loss"].item() == pytest.approx(slow_loss(h.tolist(), h.tolist(), similarity, slope, 0.1, 0.1))
 
 
 def test_the_head_is_the_softsign_and_the_bank_keeps_it():
