@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -72,7 +72,7 @@ def start_from(
         backbone = {name: tensor for name, tensor in state.items() if name.startswith(OWN_BACKBONE)}
         head = {name: tensor for name, tensor in state.items() if not name.startswith(OWN_BACKBONE)}
     else:
-        backbone, head = _split_foreign(state)
+        backbone, head = _split_foreign(state, task.backbone.network.state_dict())
     report = load_state_dict(task.backbone.network, backbone, file, key=KEY)
     initial = InitialWeights(file, len(report.matched))
     if parts == "all":
@@ -93,14 +93,17 @@ def _renamed(state: StateDict, keys: Mapping[str, str]) -> StateDict:
     return {new_name(name): tensor for name, tensor in state.items()}
 
 
-def _split_foreign(state: StateDict) -> tuple[StateDict, StateDict]:
-    """Return a foreign network's tensors (backbone, head), the classifier's under our name."""
+def _split_foreign(state: StateDict, own: Collection[str]) -> tuple[StateDict, StateDict]:
+    """Return a foreign network's tensors (backbone, head), the classifier's under our name.
+
+    What the backbone itself has (`own`) is its own, however it is called: `classifier.1` of AlexNet, `head.norm`.
+    """
     backbone: StateDict = {}
     head: StateDict = {}
     for name, tensor in state.items():
         bare = _unwrapped(name)
         first, _, rest = bare.partition(".")
-        if first in CLASSIFIERS and rest:
+        if first in CLASSIFIERS and rest and bare not in own:
             head[OWN_CLASSIFIER + rest] = tensor
         else:
             backbone[bare] = tensor

@@ -26,9 +26,11 @@ def caches_features(settings: Settings) -> bool:
     Raises:
         UserError: asked for, and the backbone is trained.
     """
-    is_frozen = frozen_part(settings) == "backbone"
+    frozen = frozen_part(settings)
+    # with freeze=all nothing is trained, and images are looked at once
+    is_frozen = frozen == "backbone"
     asked = settings["cache_features"]
-    if asked and not is_frozen:
+    if asked and frozen == "none":
         raise UserError(
             "cache_features=true: the backbone is trained, so its features change with every step; add freeze=backbone"
         )

@@ -77,7 +77,8 @@ class ClipTowers(nn.Module):
         super().__init__()
         self.visual = visual
         self.num_features = num_features
-        self._aside = () if train_text else (text,)
+        # nobody sets the mode of what is held aside, and dropout in it would change its features
+        self._aside = () if train_text else (text.eval(),)
         self._tokenize = tokenize
         if train_text:
             self.text = text

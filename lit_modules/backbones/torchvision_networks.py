@@ -121,7 +121,9 @@ def build_torchvision(
 
 
 def _published(architecture: str, name: str) -> UrlWeights:
-    choices = {entry.name: entry.url for entry in torchvision.models.get_model_weights(architecture)}
+    # those without classes (IMAGENET1K_FEATURES) have no trained classifier and want pixels of another scale
+    entries = [one for one in torchvision.models.get_model_weights(architecture) if one.meta["categories"] is not None]
+    choices = {entry.name: entry.url for entry in entries}
     if name not in choices:
         raise UserError(f"model.weights={name}: {architecture} has {', '.join(choices)}")
     return UrlWeights(choices[name])

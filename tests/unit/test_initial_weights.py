@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from lit_modules.backbones.backbone import build_backbone
 from lit_modules.base import LabelSpace
@@ -89,6 +90,16 @@ def test_foreign_names_are_mapped(tmp_path, wrapper, classifier):
     assert torch.equal(fresh.classifier.weight, trained.classifier.weight)
     for name, tensor in trained.backbone.network.state_dict().items():
         assert torch.equal(fresh.backbone.network.state_dict()[name], tensor), name
+
+
+def test_layers_of_the_backbone_that_are_called_classifier_are_its_own(tmp_path):
+    fresh = task_of()
+    network = nn.ModuleDict({"stem": nn.Linear(2, 2), "classifier": nn.ModuleDict({"1": nn.Linear(2, 3)})})
+    fresh.backbone.network = network
+    trained = {name: torch.full_like(tensor, 2.0) for name, tensor in network.state_dict().items()}
+    start_from(fresh, saved({**trained, "classifier.6.weight": torch.ones(5, 3)}, tmp_path / "alexnet.pth"))
+    assert all((tensor == 2).all() for tensor in network.state_dict().values())
+    assert "not used: classifier.6.weight" in fresh.backbone.pretrained.source
 
 
 def test_own_names_for_a_strange_checkpoint(tmp_path):

@@ -177,6 +177,10 @@ def test_vgg16_gives_the_relu_after_its_second_fully_connected_layer():
             {"source": "torchvision", "architecture": "alexnet", "weights": "V9"},
             ["model.weights=V9", "IMAGENET1K_V1"],
         ),
+        (
+            {"source": "torchvision", "architecture": "vgg16", "weights": "IMAGENET1K_FEATURES"},
+            ["model.weights=IMAGENET1K_FEATURES", "IMAGENET1K_V1"],
+        ),
         ({"source": "torchvision", "architecture": "alexnet", "depth": 3}, ["alexnet", "depth=3"]),
     ],
 )

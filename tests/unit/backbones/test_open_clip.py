@@ -111,6 +111,7 @@ def test_the_text_tower_is_aside_unless_it_trains(tiny_clip: Any) -> None:
     aside, inside = build(), build(train_text=True)
     assert not any("text" in name for name in aside.state_dict())
     assert any(name.startswith("network.text.") for name in inside.state_dict())
+    assert not aside.network.text_tower.training
     assert aside.num_features == 16
     assert set(aside.depth_groups().values()) == {0, 1, 2}
     assert aside.no_weight_decay() == {"network.visual.positional_embedding", "network.visual.class_embedding"}

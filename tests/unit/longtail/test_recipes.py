@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 from launch.compose import compose_config
 from launch.stages import stage_settings
 from modes.cached_features import caches_features
+from records.errors import UserError
 
 
 def settings_of(*overrides):
@@ -17,6 +18,14 @@ def test_the_recipe_of_heads_computes_features_once(task):
     settings = settings_of("experiment=recipe/head-20", f"task={task}", "init_from=run")
     assert caches_features(settings)
     assert settings["trainer"]["max_epochs"] == 20
+
+
+def test_the_recipe_of_heads_takes_what_trains_nothing():
+    typed = ["experiment=recipe/head-20", "task=logit_adjustment", "task.adjust=post_hoc", "init_from=run"]
+    assert caches_features(settings_of(*typed))
+    assert not caches_features(settings_of(*typed, "freeze=all"))
+    with pytest.raises(UserError, match="cache_features=true: the backbone is trained"):
+        caches_features(settings_of(*typed, "freeze=none"))
 
 
 @pytest.mark.parametrize(("task", "epochs"), [("crt", 10), ("lws", 5)])
