@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -156,14 +156,14 @@ class ImageDataModule(EpochLoaders):
         return label_fingerprint(labels)
 
     @classmethod
-    def centre_cut(cls, resize: int | None, image_size: int) -> CentreCut:
+    def centre_cut(cls, settings: Mapping[str, Any], image_size: int) -> CentreCut:
         """Return how an image file is framed that is judged as these data's own are: whole, but for its longer side.
 
         Args:
-            resize: what the configuration says under `data.resize`; None where it says nothing.
+            settings: the configuration of the data.
             image_size: side of the square images the network gets.
         """
-        return CentreCut(resize or image_size)
+        return CentreCut(image_size)
 
     def build_augmentation(self, settings: Mapping[str, object] | None) -> Augmentation | None:
         """Build the random change of training images that the key `augment` asks for."""

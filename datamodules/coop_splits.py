@@ -101,6 +101,8 @@ def pools_of(root: Path, parts: Mapping[str, Sequence[Item]], class_names: Seque
 def read_coop_json(file: Path, image_folder: Path) -> ImagePools:
     """Read a split file of CoOp: lists of [path, label, class name] under train, val and test.
 
+    In fingerprints the images are named from the folder of the split file where all lie below it, else from their own.
+
     Raises:
         UserError: it is missing or of another form, or a class has two names.
     """
@@ -118,7 +120,9 @@ def read_coop_json(file: Path, image_folder: Path) -> ImagePools:
         ) from error
     names = _names({(label, name) for part in rows.values() for _, label, name in part}, file)
     items = {part: [(image_folder / path, label) for path, label, _ in listed] for part, listed in rows.items()}
-    return pools_of(file.parent, items, names)
+    paths = [path for listed in items.values() for path, _ in listed]
+    below_file = all(path.is_relative_to(file.parent) for path in paths)
+    return pools_of(file.parent if below_file else image_folder, items, names)
 
 
 def _names(pairs: set[tuple[int, str]], file: Path) -> list[str]:

@@ -20,6 +20,7 @@ from datamodules.digits_fewshot import DigitsFewShot
 from datamodules.encoded.encoded_images import EncodedFewShot
 from datamodules.encoded.few_shot import POOLS, FewShotDataModule, TooFew, Validation, draw_few_shot
 from datamodules.encoded.prompts import prompts, readable_names
+from datamodules.files.listing import name_below
 from datamodules.images.image_files import CentreCut, ImageFiles
 from datamodules.jittor import Jittor
 from datamodules.sampling.splits import label_fingerprint, names_fingerprint
@@ -151,9 +152,9 @@ class FewShotFiles(FewShotImageData):
         self.resize = resize
 
     @classmethod
-    def centre_cut(cls, resize: int | None, image_size: int) -> CentreCut:
+    def centre_cut(cls, settings: Mapping[str, Any], image_size: int) -> CentreCut:
         """Return how an image file is framed that is judged as these data's own are: as encoders see it."""
-        return CentreCut(resize or image_size, RESAMPLING)
+        return CentreCut(settings.get("resize") or image_size, RESAMPLING)
 
     def build_augmentation(self, settings: Mapping[str, object] | None) -> FrameAndFlip | None:
         """Build the random change of training images that the key `augment` asks for."""
@@ -174,12 +175,9 @@ class FewShotFiles(FewShotImageData):
         """List the files of all pools, one after another."""
         pools = self.source.images
         kept = torch.cat([self._kept(pool) for pool in self._pools])
-        files = [file for pool in self._pools for file in pools.files[pool]]
-        names = [str(files[row]) for row in kept.nonzero()[:, 0].tolist()]
         labels = torch.cat([pools.labels[pool] for pool in self._pools])[kept]
-        source = ImageFiles(
-            pools.root, names, self._renumbered(labels), self.image_size, self.resize or self.image_size, RESAMPLING
-        )
+        size = self.image_size
+        source = ImageFiles(pools.root, self._names, self._renumbered(labels), size, self.resize or size, RESAMPLING)
         return LabelledImages(source, tuple(pools.class_names[number] for number in self.classes.tolist()))
 
     def places(self, pool: str, positions: Tensor) -> Tensor:
@@ -206,7 +204,7 @@ class FewShotFiles(FewShotImageData):
     def _names(self) -> list[str]:
         pools = self.source.images
         return [
-            file.relative_to(pools.root).as_posix()
+            name_below(file, pools.root)
             for pool in self._pools
             for file, kept in zip(pools.files[pool], self._kept(pool).tolist(), strict=True)
             if kept

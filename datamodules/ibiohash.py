@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from datamodules.base import RetrievalDataModule
+from datamodules.files.class_folders import folders_in
 from datamodules.files.ibiohash_archive import (
     BROKEN_FILE,
     LEFT_OUT_FILE,
@@ -25,13 +26,12 @@ from datamodules.files.ibiohash_archive import (
     left_out,
     look_at_all,
     make_class_folders,
-    name_below,
     read_left_out,
     without_doubling,
     write_text_of_paths,
 )
 from datamodules.files.image_file_data import ImageFileData
-from datamodules.files.listing import SHOWN, Entry, Fault, Listing, gather, refuse
+from datamodules.files.listing import SHOWN, Entry, Fault, Listing, gather, name_below, refuse
 from datamodules.files.table_files import Columns, class_order, read_table
 from datamodules.sampling.randomness import Stream
 from datamodules.sampling.splits import Splits, order_within_classes, stratified_hold_out
@@ -175,7 +175,7 @@ class IBioHash(ImageFileData, RetrievalDataModule):
 
     def _class_folders(self) -> Listing:
         folder = self.image_folder
-        found = sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+        found = [one.name for one in folders_in(folder)] if folder.is_dir() else []
         if not found:
             raise UserError(
                 f"data.root: there is neither a table {self.table} nor a folder for each class in {folder}; "

@@ -126,7 +126,7 @@ def centre_cut(config: Config, image_size: int) -> CentreCut:
     """Return how the data of a configuration frame an image file where it is judged, without building them."""
     target = locate(config["data"]["_target_"])
     kind = target if isinstance(target, type) and issubclass(target, ImageDataModule) else ImageDataModule
-    return kind.centre_cut(config["data"].get("resize"), image_size)
+    return kind.centre_cut(config["data"], image_size)
 
 
 def build_task(config: Config, backbone: Backbone, data: Any, **supplied: Any) -> TaskModule:

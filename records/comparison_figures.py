@@ -78,7 +78,7 @@ def differences_picture(board: Board) -> Picture | None:
         axes.set_ylim(len(shown) - 0.5, -0.5)
         if board.smaller_is_better:
             axes.invert_xaxis()
-        axes.set_xlabel(f"difference of {board.metric} (fraction; {sign}, better is to the right)")
+        axes.set_xlabel(f"difference of {board.metric} (fraction)\n{sign}, better is to the right")
         title = f"{board.data}: differences from {shortened(shown[0].baseline.name, NAME_LENGTH)}"
         headline(figure, title)
     description = (

@@ -25,6 +25,7 @@ from datamodules.encoded.feature_bank import (
 from datamodules.encoded.feature_sets import clean_features
 from datamodules.encoded.few_shot import FewShotDataModule, Pools
 from datamodules.encoded.prompts import prompts, readable_names, templates_of
+from datamodules.files.listing import name_below
 from datamodules.images.encoder_views import ImageFileViews, ViewSettings
 from records.console import progress
 from records.environment import is_first_process
@@ -90,7 +91,7 @@ class ImagePools:
     """Image files and labels of the pools, and the names of the classes.
 
     Args:
-        root: folder that the files' names in fingerprints are relative to.
+        root: folder that the files' names in fingerprints are relative to; a file elsewhere has its whole path there.
         files: paths by pool: "train", "test", and "val" where the data have one.
         labels: int64 (N,) by pool.
         class_names: C of them.
@@ -311,7 +312,7 @@ class EncodedFewShot(FewShotDataModule):
 
 
 def _file_item(file: Path, root: Path) -> str:
-    """Name a file in a fingerprint by what a copy to elsewhere keeps: path below the root, size, and content.
+    """Name a file in a fingerprint by what a copy to elsewhere keeps: path below the root (else whole), size, content.
 
     Of a large file the two ends stand for the content: those of compressed images differ where the images do.
     """
@@ -322,7 +323,7 @@ def _file_item(file: Path, root: Path) -> str:
             if size > WHOLE_BYTES:
                 stream.seek(-END_BYTES, os.SEEK_END)
                 content += stream.read()
-        return f"{file.relative_to(root).as_posix()} {size} {hashlib.sha256(content).hexdigest()}"
+        return f"{name_below(file, root)} {size} {hashlib.sha256(content).hexdigest()}"
     except OSError as error:
         raise UserError(f"the image {file} cannot be read: {error.strerror}") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -41,14 +43,31 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def images_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the images below a folder in order of their names, without hidden ones, and the other files' suffixes."""
+    """Return the images below a folder in order of their names, without hidden ones, and the other files' suffixes.
+
+    Folders that symbolic links lead to are read as well; each folder once, by the name without a link where it has one.
+    """
     known = Image.registered_extensions()
     images, others = [], []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+    for path in sorted(_files_below(folder)):
         if path.suffix.lower() in known:
             images.append(path)
         else:
             others.append(path.suffix.lower())
     return images, others
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    tops = [folder]
+    # grows by the links that are found; they come after the folders without a link, whose names they do not change
+    for top in tops:
+        for place, folders, files in os.walk(top):
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            tops += [Path(place, name) for name in folders if Path(place, name).is_symlink()]
+            yield from (Path(place, name) for name in files if not name.startswith("."))

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from datamodules.files.listing import name_below
 from datamodules.images.image_files import DAMAGE, decode
 from records.atomic_file import replace_atomically
 from records.errors import UserError
@@ -77,7 +78,7 @@ def without_doubling(folder: Path) -> Path:
 
 
 def image_names(folder: Path, key: str) -> list[str]:
-    """List the images in a folder, by name.
+    """List the images in a folder, by name, without hidden ones.
 
     Raises:
         UserError: there is no such folder, or no image in it; `key` is what to set.
@@ -85,7 +86,8 @@ def image_names(folder: Path, key: str) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"{key}: there is no folder {folder}; unpack the archive there, or name another data.root")
     known = Image.registered_extensions()
-    names = sorted(entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in known)
+    visible = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    names = sorted(name for name in visible if Path(name).suffix.lower() in known)
     if not names:
         raise UserError(f"{key}: there is no image in {folder}")
     return names
@@ -158,11 +160,6 @@ def _read_looks(record: Path, root: Path) -> dict[Path, Look]:
         if len(row) == len(SCAN_HEADER) and row[1].isdecimal() and row[2].isdecimal():
             looks[root / row[0]] = Look(int(row[1]), int(row[2]), row[3], row[4])
     return looks
-
-
-def name_below(path: Path, root: Path) -> str:
-    """Return a path relative to `root` where it lies below it, else whole; `root / name` is the path again."""
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def _rows_of(looks: Mapping[Path, Look], root: Path) -> list[tuple[str, ...]]:

@@ -6,6 +6,8 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,15 +21,17 @@ from datamodules.base import ImageDataModule, LabelledImages
 from datamodules.files.listing import SHOWN, Fault, Listing, positions_also_in, refuse
 from datamodules.files.retrieval_list_files import LIST_FILES, write_list
 from datamodules.images.image_files import (
+    RESAMPLINGS,
     SCANS,
     CentreCut,
     ImageFiles,
+    Resampling,
     Scan,
     content_digests,
     default_resize,
     find_unreadable,
 )
-from datamodules.sampling.splits import label_fingerprint, names_fingerprint
+from datamodules.sampling.splits import Splits, label_fingerprint, names_fingerprint
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -40,16 +44,18 @@ class ImageFileData(ImageDataModule):
     """A data set of image files, read when they are needed; a source of listings adds `read_listing` and `draw`.
 
     Every file is looked at before the run (`scan`); what cannot be read is named, or left out and counted. Test
-    images that are also in another part are found and reported, or taken out of the other part.
+    images that are also in another part, and validation images that are trained on, are found and reported, or taken
+    out of the other part.
 
     Args:
         root: folder that the files lie below.
         image_dir: what the listed names are relative to: a folder below `root`, or absolute; None for `root`.
         resize: shorter side before the crop of the image size; None takes 256 for 224, and in proportion.
+        resampling: how images are scaled, `bilinear` or `bicubic`; weights are judged best as they were trained.
         scan: how every file is looked at before the run: `exists`, `header`, or `pixels` (all of it is decoded).
         unreadable: a file that the scan finds wanting stops the run (`error`) or is left out (`drop`).
-        duplicates: test images that are also in another part are reported (`report`), taken out of it
-            (`exclude`), or stop the run (`error`).
+        duplicates: test images that are also in another part, and validation images that are also trained on, are
+            reported (`report`), taken out of that part (`exclude`), or stop the run (`error`).
         duplicates_by: two images are the same by their path, or by the content of their files as well.
         expected_sizes: sizes of the protocol's parts (`train`, `query`, ...) and its number of `classes`; a
             difference is reported.
@@ -66,6 +72,7 @@ class ImageFileData(ImageDataModule):
         root: str | Path,
         image_dir: str | Path | None = None,
         resize: int | None = None,
+        resampling: Resampling = "bilinear",
         scan: Scan = "exists",
         unreadable: Unreadable = "error",
         duplicates: Duplicates = "report",
@@ -75,6 +82,7 @@ class ImageFileData(ImageDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        _check_choice("resampling", resampling, get_args(Resampling))
         _check_choice("scan", scan, SCANS)
         _check_choice("unreadable", unreadable, get_args(Unreadable))
         _check_choice("duplicates", duplicates, get_args(Duplicates))
@@ -82,6 +90,7 @@ class ImageFileData(ImageDataModule):
         self.root = Path(root)
         self.image_folder = self.root if image_dir is None else self.root / image_dir
         self.resize = resize
+        self.resampling: Resampling = resampling
         self.scan: Scan = scan
         self.unreadable = unreadable
         self.duplicates = duplicates
@@ -91,9 +100,10 @@ class ImageFileData(ImageDataModule):
         self._listing: Listing | None = None
 
     @classmethod
-    def centre_cut(cls, resize: int | None, image_size: int) -> CentreCut:
+    def centre_cut(cls, settings: Mapping[str, Any], image_size: int) -> CentreCut:
         """Return how an image file is framed that is judged as these data's own are."""
-        return CentreCut(resize or default_resize(image_size))
+        resize = settings.get("resize") or default_resize(image_size)
+        return CentreCut(resize, RESAMPLINGS[settings.get("resampling", "bilinear")])
 
     @abstractmethod
     def read_listing(self) -> Listing:
@@ -135,7 +145,8 @@ class ImageFileData(ImageDataModule):
                 "every image is right for every other; two at least are needed"
             )
         self._listing = listing
-        source = ImageFiles(self.image_folder, listing.names, listing.labels, self.image_size, self.resize)
+        how = RESAMPLINGS[self.resampling]
+        source = ImageFiles(self.image_folder, listing.names, listing.labels, self.image_size, self.resize, how)
         return LabelledImages(source, listing.class_names)
 
     def _readable(self, listing: Listing) -> Listing:
@@ -192,12 +203,22 @@ class ImageFileData(ImageDataModule):
         for name in ("train", *self.evaluation_parts):
             if not len(parts.get(name, ())):
                 raise UserError(f"the part {name!r} of {self.protocol_name} has no image")
-        return self._without_duplicates(parts)
-
-    def _without_duplicates(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         asked = self.evaluation_parts[0]
-        groups = self._same_images()
-        for name in [name for name in parts if name != asked]:
+        return self._without_duplicates(parts, asked, [name for name in parts if name != asked])
+
+    def _make_splits(self, labels: torch.Tensor) -> Splits:
+        splits = super()._make_splits(labels)
+        # the parts of a split file stand as they were written; others are held out by now
+        if self.split_file is not None or "validation" not in splits.parts:
+            return splits
+        return replace(splits, parts=self._without_duplicates(dict(splits.parts), "validation", ["train"]))
+
+    def _without_duplicates(
+        self, parts: dict[str, torch.Tensor], asked: str, others: list[str]
+    ) -> dict[str, torch.Tensor]:
+        """Return the parts with what is said of, or done about, images of `asked` that the others hold as well."""
+        groups = self._same_images
+        for name in others:
             inside = positions_also_in(parts[asked], parts[name], groups)
             if not inside.any():
                 continue
@@ -218,6 +239,7 @@ class ImageFileData(ImageDataModule):
             parts[name] = parts[name][~twice]
         return parts
 
+    @cached_property
     def _same_images(self) -> NDArray[np.int64]:
         """Give every image a number, int64 (N,), the same to images that are the same."""
         names = self.listing.names

@@ -99,6 +99,11 @@ def _place(fault: Fault) -> str:
     return f"{fault.file}:{fault.line}" if fault.line else str(fault.file)
 
 
+def name_below(path: Path, root: Path) -> str:
+    """Return a path relative to `root` where it lies below it, else whole; `root / name` is the path again."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
 def read_text_lines(path: Path, key: str) -> list[str]:
     """Read the lines of a text file: UTF-8 with or without byte order mark, line ends of any system.
 

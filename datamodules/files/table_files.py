@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -75,8 +76,9 @@ def read_table(path: Path, columns: Columns, delimiter: str, class_names: Sequen
 
 def class_order(names: set[str]) -> tuple[str, ...]:
     """Order classes: by value where all are whole numbers, by name elsewhere."""
-    if all(name.lstrip("-").isdecimal() for name in names):
-        return tuple(sorted(names, key=int))
+    if all(re.fullmatch(r"-?\d+", name) for name in names):
+        # 1 and 01 are two classes of one value
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 

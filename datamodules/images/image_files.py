@@ -68,6 +68,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
+Resampling = Literal["bilinear", "bicubic"]
+RESAMPLINGS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
 @dataclass(frozen=True)
 class CentreCut:
     """How an image file is framed where it is judged: short side to `resize` pixels, then the centre is cut out."""

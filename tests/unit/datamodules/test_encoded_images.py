@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from datamodules.coop_splits import FewShotImages, read_aircraft, read_coop_json, read_csv, read_imagenet
-from datamodules.encoded.encoded_images import _file_item
+from datamodules.encoded.encoded_images import ImagePools, _file_item
 from datamodules.encoded.few_shot import POOLS
 from datamodules.encoded.joined_features import JoinedFeatures
 from datamodules.jittor import Jittor, read_classes
@@ -212,6 +212,38 @@ def test_coops_split_files_are_read(folders: Path) -> None:
     assert {part: len(files) for part, files in pools.files.items()} == {"train": 6, "val": 6, "test": 6}
     assert pools.files["val"][3] == folders / "val" / "cat" / "0.png"
     assert pools.labels["val"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def names_in_fingerprints(pools: ImagePools, pool: str) -> list[str]:
+    return [_file_item(file, pools.root).split(" ")[0] for file in pools.files[pool]]
+
+
+def test_names_in_fingerprints_start_from_the_split_file_or_the_images_wherever_it_lies(folders: Path) -> None:
+    beside = read_coop_json(split_file(folders.parent, folders), folders)
+    assert names_in_fingerprints(beside, "val")[0] == "photos/val/hot_dog/0.png"
+    apart = folders.parent / "lists"
+    apart.mkdir()
+    file = split_file(apart, folders)
+    assert names_in_fingerprints(read_coop_json(file, folders), "val")[0] == "val/hot_dog/0.png"
+    settings: dict[str, Any] = {"dataset": "json", "split_list": file, "bank_dir": folders.parent / "bank"}
+    assert few_shot(folders, Encoder(), **settings).sizes == {"train": 4, "val": 4, "test": 6}
+    moved = folders.parent / "elsewhere" / folders.name
+    moved.parent.mkdir()
+    folders.rename(moved)
+    again = Encoder()
+    few_shot(moved, again, **settings)
+    assert again.images == 0
+
+
+def test_an_image_outside_the_root_has_its_whole_path_in_fingerprints(folders: Path) -> None:
+    elsewhere = folders.parent / "elsewhere" / "0.png"
+    write_image(elsewhere, 7)
+    lines = [f"{part}/{name}/0.png,{name},{part}" for part in ("train", "test") for name in CLASSES]
+    file = folders / "list.csv"
+    file.write_text("path,label,split\n" + "\n".join([*lines, f"{elsewhere},cat,train"]) + "\n")
+    pools = read_csv(folders, file)
+    assert names_in_fingerprints(pools, "train") == ["train/hot_dog/0.png", "train/cat/0.png", str(elsewhere)]
+    assert few_shot(folders, Encoder(), dataset="csv", split_list=file, shots=1, validation="none").sizes["train"] == 2
 
 
 def test_a_published_set_is_found_by_name_and_its_size_checked(folders: Path) -> None:

@@ -1,5 +1,7 @@
 """Few-shot draws as images: the same images as those whose features are drawn."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,28 @@ def test_class_folders_are_read_with_their_validation_part(tmp_path):
     none = FewShotImageFiles(image_size=8, **given, validation="none")
     assert none.val_splits == ()
     assert none.sizes == {"train": 4, "test": 8}
+
+
+@pytest.mark.parametrize("root", ["photos", "absolute"])
+def test_images_are_found_wherever_the_split_file_lies(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label, name in enumerate(NAMES[:2]):
+        for number in range(6):
+            write_image(tmp_path / "photos" / name / f"{number}.png", 100 * label + number)
+    write_image(tmp_path / "elsewhere" / "6.png", 6)
+    split = {
+        part: [[f"{name}/{number}.png", label, name] for label, name in enumerate(NAMES[:2]) for number in of_class]
+        for part, of_class in {"train": (0, 1), "val": (2, 3), "test": (4, 5)}.items()
+    }
+    split["test"].append([str(tmp_path / "elsewhere" / "6.png"), 0, NAMES[0]])
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "split.json").write_text(json.dumps(split))
+    given = {"dataset": "json", "split_list": "lists/split.json", "shots": 2, "seed": 0, "split_seed": 1}
+    folder = "photos" if root == "photos" else tmp_path / "photos"
+    data = FewShotImageFiles(image_size=8, root=folder, **given)
+    assert numbers(data, "test") == {4: 0, 5: 0, 104: 1, 105: 1, 6: 0}
+    same = FewShotImageFiles(image_size=8, root=tmp_path / "lists" / ".." / "photos", **given)
+    assert same.fingerprint == data.fingerprint
 
 
 @pytest.mark.parametrize("resize", [None, 15])

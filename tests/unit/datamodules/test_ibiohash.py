@@ -78,6 +78,22 @@ def test_doubled_folders_and_single_ones_are_the_same_images(archive):
     assert data_of(archive.root).unlabelled_images("query") == (archive.root / "Query", names)
 
 
+def test_hidden_files_and_folders_are_no_images(archive):
+    folder, names = data_of(archive.root).unlabelled_images("query")
+    (folder / f"._{names[0]}").write_bytes(b"\x00\x05\x16\x07")
+    assert data_of(archive.root).unlabelled_images("query") == (folder, names)
+    classes = archive.root / "iBioHash_Train"
+    for name, label in archive.labelled.items():
+        (classes / label).mkdir(exist_ok=True)
+        (classes / name).rename(classes / label / name)
+        (classes / label / f"._{name}").touch()
+    (classes / ".cache").mkdir()
+    (archive.root / "train.csv").unlink()
+    data = data_of(archive.root)
+    assert data.class_names == ("species 0", "species 1", "species 2")
+    assert len(data.listing.names) == 90
+
+
 def spoil(archive):
     """Make of six labelled images: one cut, one missing, two copies of one class, two copies of different classes."""
     train = archive.root / "iBioHash_Train"

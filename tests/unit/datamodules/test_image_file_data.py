@@ -11,8 +11,10 @@ import torch
 from file_material import SETTINGS, DigitFiles, write_digits, write_lines
 
 from datamodules.folder import FolderClassification
+from datamodules.images.image_files import content_digests
 from datamodules.images.source import Batch
 from datamodules.retrieval_lists import RetrievalLists
+from datamodules.table import TableClassification
 from records.errors import UserError
 from records.notices import RunWarning
 
@@ -89,6 +91,69 @@ def test_test_images_that_are_trained_on_are_found_in_recognition_too(tmp_path: 
         assert FolderClassification(**settings, duplicates="exclude").sizes == {"train": 6, "test": 6}
 
 
+def both_in_train_and_validation(root: Path, **settings: Any) -> TableClassification:
+    files = write_digits(root, 6)
+    parts = ["train", "train", "train", "train", "val", "test"]
+    rows = [f"{name},{label},{parts[place % 6]}" for place, (name, label) in
+            enumerate(zip(files.names, files.labels, strict=True))]  # fmt: skip
+    again = [f"{files.names[4]},0,train", f"./{files.names[10]},1,train"]
+    write_lines(root / "images.csv", ["path,label,split", *rows, *again])
+    return TableClassification(root=root, file=root / "images.csv", split_column="split", **SETTINGS, **settings)
+
+
+def test_listed_validation_images_that_are_trained_on_are_found(tmp_path: Path) -> None:
+    found = r"2 of 3 images of the part 'validation' are also in 'train' \(by path\).*the first: 0/04.png, 1/04.png"
+    with pytest.warns(RunWarning, match=found):
+        assert both_in_train_and_validation(tmp_path / "a").sizes == {"train": 14, "val": 3, "test": 3}
+    with pytest.raises(UserError, match=found):
+        both_in_train_and_validation(tmp_path / "b", duplicates="error").setup()
+    data = both_in_train_and_validation(tmp_path / "c", duplicates="exclude")
+    with pytest.warns(RunWarning, match="2 images were taken out of 'train'"):
+        assert data.sizes == {"train": 12, "val": 3, "test": 3}
+    assert {data.listing.names[place] for place in data.positions("val")} == {"0/04.png", "1/04.png", "2/04.png"}
+
+
+@pytest.mark.parametrize("held_out", [{"val_fraction": 0.25}, {"folds": 4, "fold": 1}])
+def test_copies_on_both_sides_of_a_drawn_validation_part_are_found(tmp_path: Path, held_out: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"root": tmp_path, **SETTINGS, "duplicates_by": "content", "test_fraction": 0.25}
+    files = write_digits(tmp_path, 8)
+    for name in files.names:
+        shutil.copy(tmp_path / name, tmp_path / name.replace(".png", "-copy.png"))
+
+    def content(data: FolderClassification, part: str) -> set[bytes]:
+        return {(tmp_path / data.listing.names[place]).read_bytes() for place in data.positions(part)}
+
+    reported = FolderClassification(**settings, **held_out)
+    with pytest.warns(RunWarning, match=r"images of the part 'validation' are also in 'train' \(by content\)"):
+        reported.setup()
+    assert content(reported, "val") & content(reported, "train")
+    data = FolderClassification(**settings, **held_out, duplicates="exclude")
+    with pytest.warns(RunWarning, match=r"of the part 'validation' .* images were taken out of 'train'"):
+        data.setup()
+    assert content(data, "val").isdisjoint(content(data, "train"))
+    assert len(content(data, "val") | content(data, "train") | content(data, "test")) == len(files.names)
+
+
+def test_files_are_compared_once_and_the_parts_of_a_split_file_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_digits(tmp_path / "images", 8)
+    read: list[int] = []
+
+    def counted(paths: Iterable[Path]) -> list[bytes]:
+        listed = list(paths)
+        read.append(len(listed))
+        return content_digests(listed)
+
+    monkeypatch.setattr("datamodules.files.image_file_data.content_digests", counted)
+    settings: dict[str, Any] = {"root": files.root, **SETTINGS, "duplicates_by": "content", "val_fraction": 0.25}
+    data = FolderClassification(**settings, split_dir=tmp_path)
+    data.setup()
+    assert read == [24]
+    again = FolderClassification(**settings, split_file=data.split_path)
+    assert (again.fingerprint, read) == (data.fingerprint, [24])
+
+
 def test_workers_change_no_pixel(files: DigitFiles) -> None:
     files.write_lists(TRAIN, QUERY, DATABASE)
     alone, shared = (lists(files, augment=AUGMENT, num_workers=workers, batch_size=2) for workers in (0, 2))
@@ -117,6 +182,12 @@ def test_the_image_size_is_that_of_the_network(files: DigitFiles) -> None:
     files.write_lists(TRAIN, QUERY, DATABASE)
     data = lists(files, image_size=40, resize=44)
     assert next(iter(data.test_dataloader()[1]))["image"].shape == (7, 3, 40, 40)
+    bicubic = lists(files, image_size=40, resize=44, resampling="bicubic")
+    where = torch.arange(2)
+    assert not torch.equal(bicubic.data.source.read(where), data.data.source.read(where))
+    assert bicubic.data.source.read(where).shape == (2, 3, 40, 40)
+    with pytest.raises(UserError, match=r"data\.resampling"):
+        lists(files, image_size=40, resampling="nearest")
     with pytest.raises(UserError, match=r"data\.resize is 30"):
         lists(files, image_size=40, resize=30).setup()
 

@@ -23,6 +23,22 @@ def test_a_folder_is_all_its_images_in_order(tmp_path):
     assert found.folder == tmp_path
 
 
+def test_linked_folders_are_read_once_and_loops_end(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for path in (inside / "z" / "1.png", outside / "more" / "2.png", outside / ".hidden" / "3.png"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (inside / "link").symlink_to(outside)
+    (inside / "second").symlink_to(outside / "more")
+    (inside / "before_z").symlink_to(inside / "z")
+    (inside / ".link").symlink_to(outside)
+    (outside / "loop").symlink_to(inside)
+    (outside / "more" / "up").symlink_to(outside)
+    assert read_image_list(inside).names == ("link/more/2.png", "z/1.png")
+    (tmp_path / "whole").symlink_to(inside)
+    assert read_image_list(tmp_path / "whole").names == ("link/more/2.png", "z/1.png")
+
+
 def test_a_file_is_itself(tmp_path):
     (tmp_path / "x.jpg").touch()
     found = read_image_list(tmp_path / "x.jpg")

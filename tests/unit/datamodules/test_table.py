@@ -113,6 +113,10 @@ def test_the_same_table_serves_recognition(files: DigitFiles) -> None:
 def test_classes_are_ordered_by_value_or_by_name() -> None:
     assert class_order({"10", "9", "-1"}) == ("-1", "9", "10")
     assert class_order({"10", "9", "a"}) == ("10", "9", "a")
+    assert class_order({"10", "9", "--1"}) == ("--1", "10", "9")
+    assert class_order({"10", "9", "-"}) == ("-", "10", "9")
+    twice = [name for number in range(1, 10) for name in (f"0{number}", f"{number}")]
+    assert class_order(set(twice)) == tuple(twice)
 
 
 def test_numbers_name_classes_whatever_gaps_they_have(files: DigitFiles) -> None:

@@ -67,6 +67,7 @@ def test_it_counts_itself_and_knows_no_text():
         (["data=jittor_images"], "280 bicubic"),
         (["data=folder_classification"], "320 bilinear"),
         (["data=folder_classification", "data.resize=300"], "300 bilinear"),
+        (["data=folder_classification", "data.resampling=bicubic"], "320 bicubic"),
         (["data=digits_fewshot_images"], "280 bilinear"),
         (["data=cifar100_lt"], "280 bilinear"),
     ],
