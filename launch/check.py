@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launch.command_line import parse_overrides
-from launch.compose import compose_config
+from launch.compose import compose_choice, compose_config
 from launch.groups import HYDRA_GROUP_PREFIX, choice_names, group_names
 from launch.paths import is_path_key
 from launch.plugins import check_plugin
@@ -270,12 +270,8 @@ def _check_rule(config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _fitting_data(needs: list[str]) -> tuple[str, ...]:
-    fitting = []
-    for name in choice_names("data"):
-        config, _ = _try_compose([f"data={name}"])
-        if config is not None and all(kind in config.data.provides for kind in needs):
-            fitting.append(name)
-    return tuple(fitting)
+    """Return the data that provide all of `needs`."""
+    return tuple(name for name in choice_names("data") if {*needs} <= {*compose_choice("data", name).provides})
 
 
 def _check_mode(config: dict[str, Any]) -> Iterator[Problem]:

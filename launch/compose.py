@@ -29,3 +29,11 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False) -> DictCo
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(CONF), version_base=HYDRA_VERSION_BASE):
         return compose(config_name=CONFIG_NAME, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+def compose_choice(group: str, name: str) -> DictConfig:
+    """Return the choice `name` of `group` with what it builds on and without the other groups, unresolved."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONF), version_base=HYDRA_VERSION_BASE):
+        choice: DictConfig = compose(config_name=f"{group}/{name}")[group]
+    return choice

@@ -7,7 +7,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from launch.check import check_config
-from launch.compose import compose_config
+from launch.compose import compose_choice, compose_config
 from launch.groups import CONF, choice_names, group_names
 from launch.plugins import check_plugin
 from modes import build, train
@@ -38,6 +38,12 @@ def settings_in(group, name):
 
 def settings_of(config):
     return OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("name", choice_names("data"))
+def test_data_provide_alone_what_they_provide_in_a_run(name):
+    config = compose_config(override_for("data", name))
+    assert compose_choice("data", name).provides == config.data.provides
 
 
 def test_the_lists_are_not_empty():

@@ -14,7 +14,7 @@ from records.errors import UserError
 from records.run_directory import open_run
 from retrieval.submission import problems_of, read_code_file, read_ranking_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datamodules"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "datamodules"))
 from ibiohash_material import write_archive
 
 SHORT = [
