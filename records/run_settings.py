@@ -127,11 +127,29 @@ def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
     for one in settings:
         groups.setdefault(tuple(one.get(key) for key in names), []).append(one)
     for members in groups.values():
-        for key in dict.fromkeys(key for one in members for key in one):
-            # what one mode does not know is nothing, as null is
-            if len({one.get(key, "null") for one in members}) > 1 and key not in keys:
-                keys.append(key)
+        keys.extend(key for key in _varying_keys(members) if key not in keys)
     return keys
+
+
+def _varying_keys(members: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the keys whose values differ among `members`, without those that repeat another one.
+
+    `data.epochs: ${trainer.max_epochs}` repeats a key of like name wherever both have the same value.
+    """
+    varying: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for one in members for key in one):
+        # what one mode does not know is nothing, as null is
+        values = [one.get(key, "null") for one in members]
+        repeats = any(values == other and _are_alike(key, told) for told, other in varying.items())
+        if len(set(values)) > 1 and not repeats:
+            varying[key] = values
+    return list(varying)
+
+
+def _are_alike(key: str, other: str) -> bool:
+    """Return whether the last names are the same, or one is the other with words before it."""
+    shorter, longer = sorted((f"_{key.rpartition('.')[2]}", f"_{other.rpartition('.')[2]}"), key=len)
+    return longer.endswith(shorter)
 
 
 def setting_name(key: str) -> str:

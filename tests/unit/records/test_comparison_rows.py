@@ -111,3 +111,27 @@ def test_a_row_tells_only_settings_that_vary_where_its_names_are_the_same(tmp_pa
     (board,) = compare(read_runs([tmp_path])).boards
     assert [row.name for row in board.rows] == ["task=x bits=64", "task=x bits=16", "task=y"]
     assert "| 3 | `y` |  | 1 |" in page.board_section(board)
+
+
+def with_settings(folder: Path, **changes: dict[str, int]) -> None:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for group, settings in changes.items():
+        config[group] = {**config.get(group, {}), **settings}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def test_a_setting_that_only_repeats_another_is_not_told(tmp_path: Path) -> None:
+    for epochs in (5, 25):
+        folder = write_run(tmp_path / str(epochs), epochs / 100)
+        with_settings(folder, trainer={"max_epochs": epochs}, data={"epochs": epochs, "batch_size": epochs})
+    (board,) = compare(read_runs([tmp_path])).boards
+    assert board.keys == ("data.epochs", "data.batch_size")
+    assert [row.name for row in board.rows] == ["epochs=25 batch_size=25", "epochs=5 batch_size=5"]
+
+
+def test_a_setting_that_repeats_another_in_some_runs_alone_is_told(tmp_path: Path) -> None:
+    for name, epochs, copy in (("a", 5, 5), ("b", 25, 25), ("c", 25, 5)):
+        with_settings(write_run(tmp_path / name, 0.5), trainer={"max_epochs": epochs}, data={"epochs": copy})
+    (board,) = compare(read_runs([tmp_path])).boards
+    assert board.keys == ("data.epochs", "trainer.max_epochs")
+    assert len(board.rows) == 3
