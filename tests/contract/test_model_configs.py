@@ -8,7 +8,7 @@ import yaml
 
 from lit_modules.backbones.backbone import Backbone, build_backbone
 
-FOLDER = Path(__file__).parents[3] / "conf" / "model"
+FOLDER = Path(__file__).parents[2] / "conf" / "model"
 FILES = sorted(FOLDER.glob("*.yaml"))
 EXPECTED = {
     "alexnet": 4096,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "records"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "records"))
 from compared_runs import write_run, write_seeds
 
 from launch.compose import compose_config

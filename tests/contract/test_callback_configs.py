@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 FILES = sorted([*(CONF / "callbacks").glob("*.yaml"), *(CONF / "logger").glob("*.yaml")])
 AROUND = {
     "paths": {"run_dir": "somewhere"},
