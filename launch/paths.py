@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ PATH_KEYS = frozenset(
 PATH_PREFIX = "paths."
 TEXT_KEYS = frozenset({"baseline", "title"})
 """Keys of words for people, which hold blanks and signs of Hydra's grammar too."""
+# A sweep hands its jobs the braces of an interpolation escaped.
+INTERPOLATION = re.compile(r"\$\\?\{")
 
 
 def is_path_key(key: str) -> bool:
@@ -43,7 +46,7 @@ def _quote(override: str, multirun: bool) -> str:
 
 
 def _is_grammar(value: str, multirun: bool) -> bool:
-    if value[0] in "'\"" or value == "null" or "${" in value:
+    if value[0] in "'\"" or value == "null" or INTERPOLATION.search(value):
         return True
     if value.startswith("[") or (multirun and "," in value):
         # a list of paths, or the jobs of a sweep, unless the whole of it is the name of one path

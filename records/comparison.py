@@ -15,6 +15,7 @@ from records.paired_tests import PairedDifference, holm, paired_difference
 from records.run_settings import (
     ROW,
     SEED_MARK,
+    STARTS,
     flat_settings,
     name_keys,
     read_configuration,
@@ -22,6 +23,7 @@ from records.run_settings import (
     telling_keys,
     without_seeds,
 )
+from records.starting_runs import with_starting_runs
 from records.statistic import Statistic, statistic
 from records.sweep_summary import AVERAGED_KEYS, SweepJob, draws_of, names_of_metrics, read_jobs
 
@@ -244,7 +246,7 @@ def _compared(folder: Path, job: SweepJob) -> ComparedRun:
         return ComparedRun(folder, SweepJob(job.name, None, str(error)), {})
     fold = str((config.get("data") or {}).get("fold"))
     names = {f"{name}.name": getattr(job.result, name) for name in ("task", "model", "data")}
-    settings = {**flat_settings(config), **names}
+    settings = with_starting_runs({**flat_settings(config), **names})
     return ComparedRun(folder, job, settings, "null" if fold == "None" else fold)
 
 
@@ -341,7 +343,9 @@ def _row(group: Mapping[Pair, Sequence[ComparedRun]], keys: Sequence[str]) -> Co
 
 
 def _last_name(key: str) -> str:
-    return setting_name(key).rpartition(".")[2]
+    """Return what tells a setting in a row's name: its last word, of a run that is started from all of it."""
+    name = setting_name(key)
+    return name if key.startswith(STARTS) else name.rpartition(".")[2]
 
 
 def _rank(row: ComparedRow, metric: str, smaller: bool) -> float:

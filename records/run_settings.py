@@ -19,6 +19,9 @@ NAMES = ("task", "model", "data")
 ROW = "row"
 """The key by which a user names the row of a table that a run belongs to."""
 
+STARTS = ("init_from", "task.teacher")
+"""Keys that name a run whose weights are taken; `records.starting_runs` puts that run's settings below them."""
+
 WATCHING_CALLBACKS = (
     *("seeding", "table", "throughput", "progress", "finite", "training_images", "pictures", "recognition_pictures"),
     *("few_shot_pictures", "wandb_tables", "last", "batch_size_finder", "submission"),
@@ -28,6 +31,8 @@ WATCHING_CALLBACKS = (
 _NO_SETTINGS = ("hydra", "paths", "callbacks", "logger", "sweep", "debug", "run", "quiet", *MODE_KEYS)
 RETIRED_KEYS = ("task.transductive",)
 """Keys in the config.yaml of older runs that say nothing any more."""
+ADDED_KEYS = {"data.view_augment.crop_padding": "0"}
+"""Keys that the config.yaml of older runs lacks, and what such runs did: with that value a key tells nothing apart."""
 
 _NO_MATTER = (*RETIRED_KEYS, "data.fold", "data.num_workers", "trainer.log_every_n_steps", "trainer.profiler")
 
@@ -60,11 +65,12 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
     idle = () if config.get("init_from") else ("init_parts",)
     kept = {name: node for name, node in config.items() if name not in (*_NO_SETTINGS, *idle)}
     kept["callbacks"] = _acting(config.get("callbacks") or {})
-    return {
+    told = {
         key: _text(value, folders)
         for key, value in leaves(kept)
         if key not in _NO_MATTER and not key.endswith("_target_")
     }
+    return {key: value for key, value in told.items() if ADDED_KEYS.get(key) != value}
 
 
 def _acting(callbacks: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,8 +84,8 @@ def without_seeds(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]
     """Return the settings without the seed, with a mark where a value follows it: equal where the seed alone differs.
 
     A key that ends in `seed` follows (`data.split_seed: ${seed}`) where it has the seed's value and no run of another
-    seed, of the same task, model and data, has that value too; otherwise it was given (`data.selection_seed: 0`) and
-    meets a seed of 0 by chance.
+    seed, of the same row, task, model and data, has that value too; otherwise it was given (`data.selection_seed: 0`)
+    and meets a seed of 0 by chance.
     """
     seeds: dict[tuple[str | None, ...], set[str | None]] = {}
     for one in settings:
@@ -97,7 +103,7 @@ def without_seeds(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]
 
 
 def _named(settings: Mapping[str, str]) -> tuple[str | None, ...]:
-    return tuple(settings.get(f"{name}.name") for name in NAMES)
+    return (settings.get(ROW), *(settings.get(f"{name}.name") for name in NAMES))
 
 
 def leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -127,8 +133,30 @@ def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
     for one in settings:
         groups.setdefault(tuple(one.get(key) for key in names), []).append(one)
     for members in groups.values():
-        keys.extend(key for key in _varying_keys(members) if key not in keys)
+        keys.extend(key for key in _told_among(members) if key not in keys)
     return keys
+
+
+def _told_among(members: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the keys that tell settings of one name apart; of a run that is started from, those that tell it."""
+    own = [{key: value for key, value in one.items() if _start_of(key) is None} for one in members]
+    return [*_varying_keys(own), *(f"{start}.{key}" for start in STARTS for key in _told_of_start(members, start))]
+
+
+def _told_of_start(members: Sequence[Mapping[str, str]], start: str) -> list[str]:
+    """Return the keys that tell the runs at `start` apart, or, where some have one and others none, that name it."""
+    below = [
+        {key.removeprefix(f"{start}."): value for key, value in one.items() if _start_of(key) == start}
+        for one in members
+    ]
+    given = [one for one in below if one]
+    names = name_keys(given)[:1] if given and len(given) < len(members) else []
+    return (telling_keys(given) if given else []) or names
+
+
+def _start_of(key: str) -> str | None:
+    """Return which of `STARTS` a key lies below."""
+    return next((start for start in STARTS if key.startswith(f"{start}.")), None)
 
 
 def _varying_keys(members: Sequence[Mapping[str, str]]) -> list[str]:
@@ -154,7 +182,9 @@ def _are_alike(key: str, other: str) -> bool:
 
 def setting_name(key: str) -> str:
     """Return a key as it is told to people: `task` for `task.name`, other keys whole."""
-    return key.removesuffix(".name") if key.partition(".")[0] in NAMES else key
+    start = _start_of(key)
+    own = key if start is None else key.removeprefix(f"{start}.")
+    return key.removesuffix(".name") if own.partition(".")[0] in NAMES else key
 
 
 def _text(value: Any, folders: Sequence[str]) -> str:

@@ -37,6 +37,7 @@ RUNS = {
     "outputs/ibiohash": "experiment=ibiohash/beit2",
     "outputs/ibiohash-seed1": "experiment=ibiohash/beit2",
     "outputs/ce": "task=ce",
+    "outputs/ce/0": "task=ce",
     "outputs/gml": "task=gml",
     "outputs/sade": "task=sade",
     "outputs/first": "task=greedyhash",

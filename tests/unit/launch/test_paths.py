@@ -1,6 +1,7 @@
 """Values of path keys survive Hydra's grammar whatever they contain."""
 
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from launch.paths import is_path_key, quote_paths, relocate
@@ -26,6 +27,12 @@ def parse(override):
     return OverridesParser.create().parse_override(override).value()
 
 
+def parse_sweep(override):
+    """Return the override of each job, as Hydra's own sweeper writes it."""
+    (jobs,) = BasicSweeper.split_arguments([OverridesParser.create().parse_override(override)], max_batch_size=None)
+    return [text for job in jobs for text in job]
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 @pytest.mark.parametrize("key", ["run", "init_from", "paths.data_dir", "data.root", "+image"])
 def test_awkward_names_come_through_as_they_are(key, name):
@@ -47,6 +54,11 @@ def test_words_for_people_need_no_quotes():
 def test_quoted_values_and_null_and_interpolations_are_left_alone():
     overrides = ["run='a b'", 'run="a,b"', "run=null", "data.root=${paths.data_dir}/x"]
     assert quote_paths(overrides, multirun=False) == overrides
+
+
+def test_an_interpolation_reaches_the_jobs_of_a_sweep():
+    (job,) = parse_sweep("init_from=outputs/ce/${seed}")
+    assert parse(quote_paths([job], multirun=False)[0]) == "outputs/ce/${seed}"
 
 
 def test_a_comma_separates_jobs_under_multirun_unless_the_path_exists(tmp_path):

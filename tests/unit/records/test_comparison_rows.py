@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from compared_runs import write_run
@@ -104,6 +105,14 @@ def test_a_key_that_one_run_lacks_and_another_has_as_null_is_one_row(tmp_path: P
     ]
 
 
+def test_a_key_that_older_runs_lack_tells_nothing_where_it_says_what_they_did(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", 0.5)
+    for seed, padding in ((1, 0), (2, 4)):
+        with_settings(write_run(tmp_path / f"{seed}", 0.5, seed=seed), data={"view_augment": {"crop_padding": padding}})
+    (board,) = compare(read_runs([tmp_path])).boards
+    assert sorted(len(row.runs) for row in board.rows) == [1, 2]
+
+
 def test_a_row_tells_only_settings_that_vary_where_its_names_are_the_same(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0.5, bits=16, task="x")
     write_run(tmp_path / "b", 0.6, bits=64, task="x")
@@ -113,7 +122,7 @@ def test_a_row_tells_only_settings_that_vary_where_its_names_are_the_same(tmp_pa
     assert "| 3 | `y` |  | 1 |" in page.board_section(board)
 
 
-def with_settings(folder: Path, **changes: dict[str, int]) -> None:
+def with_settings(folder: Path, **changes: dict[str, Any]) -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     for group, settings in changes.items():
         config[group] = {**config.get(group, {}), **settings}
