@@ -229,12 +229,18 @@ def command_of(row: ComparedRow, is_place: Callable[[str], bool]) -> str:
         if key in (*AVERAGED_KEYS, "run") or key.startswith("paths."):
             continue
         place = is_place(key) and value not in ("", "null")
-        arguments.append(f"{texts[key].partition('=')[0]}=PLACE" if place else texts[key])
+        arguments.append(f"{texts[key].partition('=')[0]}={_place(value)}" if place else texts[key])
     seeds = sorted({pair[0] for pair in (run.pair for run in row.runs)})
     folds = sorted({run.fold for run in row.runs if run.fold != "null"})
     swept = [f"seed={','.join(map(str, seeds))}"] + ([f"data.fold={','.join(folds)}"] if folds else [])
     several = ["-m"] if len(seeds) > 1 or len(folds) > 1 else []
     return shlex.join(["python", "run.py", *several, *arguments, *swept])
+
+
+def _place(value: str) -> str:
+    """Return what stands for a place; a last part that follows a setting, as in `outputs/ce/${seed}`, stays."""
+    last = Path(value.replace("\\", "")).name
+    return f"PLACE/{last}" if "${" in last else "PLACE"
 
 
 def _compared(folder: Path, job: SweepJob) -> ComparedRun:

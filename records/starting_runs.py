@@ -28,22 +28,25 @@ def with_starting_runs(settings: Mapping[str, str], seen: frozenset[Path] = froz
     """
     told = dict(settings)
     for key in STARTS:
-        place = Path(told.get(key, "null"))
-        run = _run_of(place)
+        run = _run_of(told.get(key, "null"))
         if run is None or run.path.resolve() in seen:
             continue
         try:
             own = flat_settings(read_configuration(run.config))
         except UserError:
             continue
-        del told[key]
+        place = Path(told.pop(key))
         own = with_starting_runs(own, seen | {run.path.resolve()})
         checkpoint = {} if place == run.path else {CHECKPOINT: place.name}
         told.update({f"{key}.{name}": value for name, value in {**own, **checkpoint}.items()})
     return told
 
 
-def _run_of(place: Path) -> RunDirectory | None:
-    """Return the run whose folder, or whose checkpoint, lies at `place`; None where it is no run of ours."""
-    runs = (RunDirectory(place), RunDirectory(place.parent.parent))
-    return next((run for run in runs if run.config.is_file() and run.result.is_file()), None)
+def _run_of(start: str) -> RunDirectory | None:
+    """Return the run whose folder, or whose checkpoint, `start` names; None where it is no run of ours."""
+    if start == "null":
+        return None
+    place = Path(start)
+    folder = RunDirectory(place.parent.parent)
+    run = folder if folder.checkpoints == place.parent else RunDirectory(place)
+    return run if run.config.is_file() and run.result.is_file() else None

@@ -42,7 +42,9 @@ RUNS = {
     "outputs/sade": "task=sade",
     "outputs/first": "task=greedyhash",
     "outputs/start": "task=classify",
-    "PLACE": "task=classify",  # what mode=report writes for a place, on result pages the run that others start from
+    # what mode=report writes for a place, on result pages the run that others start from
+    "PLACE": "task=classify",
+    "PLACE/0": "task=classify",
 }
 STAND_INS = {"task=NAME": "task=dpsh", "experiment=hashing/NAME": "experiment=hashing/dch_coco_alexnet"}
 FOLDERS = ("FOLDER", "photos", "birds", "nuswide")

@@ -203,6 +203,15 @@ def test_the_told_command_keeps_the_sign_of_an_addition(tmp_path: Path) -> None:
     assert told == "python run.py +trainer.detect_anomaly=true task.bits=32 '~callbacks.ema' seed=0"
 
 
+def test_the_told_command_says_which_place_follows_the_seed(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        start = r"init_from=/elsewhere/ce/$\{seed\}"
+        write_run(tmp_path / f"{seed}", 0.5, seed=seed, overrides=[start, f"seed={seed}", "data.root=/${x}/pictures"])
+    (board,) = compare(read_runs([tmp_path])).boards
+    told = command_of(board.rows[0], lambda key: key in ("init_from", "data.root"))
+    assert told == "python run.py -m 'init_from=PLACE/${seed}' data.root=PLACE seed=0,1"
+
+
 def test_tables_are_whole(tmp_path: Path) -> None:
     (board,) = compare(read_runs([write_seeds(tmp_path / "a", SCORES)])).boards
     text = page.board_section(board) + "\n\n" + page.differences(board) + "\n"

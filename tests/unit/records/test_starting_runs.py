@@ -85,6 +85,14 @@ def test_what_is_no_run_keeps_its_place(tmp_path: Path) -> None:
     assert [row.settings["init_from"] for row in board.rows] == ["/weights/foreign.pth", str(gone)]
 
 
+def test_runs_that_start_from_nothing_have_no_start_in_the_folder_of_a_run(tmp_path: Path, monkeypatch) -> None:
+    write_run(tmp_path / "null", 0.1)
+    for place in (tmp_path, tmp_path / "null"):
+        monkeypatch.chdir(place)
+        start(write_run(place / "heads" / "a", 0.5), "null")
+        assert "init_from" in board_of(place / "heads").rows[0].runs[0].settings
+
+
 def test_runs_that_start_from_each_other_end(tmp_path: Path) -> None:
     first = write_run(tmp_path / "runs" / "a", 0.5, bits=16)
     second = start(write_run(tmp_path / "runs" / "b", 0.6, bits=32), first)
