@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from records.run_settings import names_start
+
 PATH_KEYS = frozenset(
     {
         "run", "runs", "image", "images", "image_dir", "image_root", "database", "add", "remove",
-        "init_from", "task.teacher", "into",
+        "into",
         "data.root", "data.split_file", "data.file", "data.image_dir", "data.lists_dir", "data.class_names",
         "model.weights_file",
         "hydra.run.dir", "hydra.sweep.dir", "sweep.resume",
@@ -24,7 +26,7 @@ INTERPOLATION = re.compile(r"\$\\?\{")
 
 def is_path_key(key: str) -> bool:
     """Tell whether the value of `key` is a path of this machine."""
-    return key in PATH_KEYS or key.startswith(PATH_PREFIX)
+    return key in PATH_KEYS or key.startswith(PATH_PREFIX) or names_start(key)
 
 
 def quote_paths(overrides: list[str], multirun: bool) -> list[str]:

@@ -15,11 +15,11 @@ from records.paired_tests import PairedDifference, holm, paired_difference
 from records.run_settings import (
     ROW,
     SEED_MARK,
-    STARTS,
     flat_settings,
     name_keys,
     read_configuration,
     setting_name,
+    start_of,
     telling_keys,
     without_seeds,
 )
@@ -351,7 +351,7 @@ def _row(group: Mapping[Pair, Sequence[ComparedRun]], keys: Sequence[str]) -> Co
 def _last_name(key: str) -> str:
     """Return what tells a setting in a row's name: its last word, of a run that is started from all of it."""
     name = setting_name(key)
-    return name if key.startswith(STARTS) else name.rpartition(".")[2]
+    return name if start_of(key) is not None else name.rpartition(".")[2]
 
 
 def _rank(row: ComparedRow, metric: str, smaller: bool) -> float:

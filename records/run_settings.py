@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,7 @@ NAMES = ("task", "model", "data")
 ROW = "row"
 """The key by which a user names the row of a table that a run belongs to."""
 
-STARTS = ("init_from", "task.teacher")
-"""Keys that name a run whose weights are taken; `records.starting_runs` puts that run's settings below them."""
+_START = re.compile(r"init_from|task\.teacher|task\.encoders\.[^.]+\.run")
 
 WATCHING_CALLBACKS = (
     *("seeding", "table", "throughput", "progress", "finite", "training_images", "pictures", "recognition_pictures"),
@@ -137,26 +137,36 @@ def telling_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
     return keys
 
 
+def names_start(key: str) -> bool:
+    """Tell whether a key names a run whose weights are taken; `records.starting_runs` puts its settings below it."""
+    return _START.fullmatch(key) is not None
+
+
+def start_of(key: str) -> str | None:
+    """Return the key of the run that is started from, of which `key` is a setting; None for settings of the run itself.
+
+    `init_from.task.name` is one of `init_from`'s.
+    """
+    match = _START.match(key)
+    return match.group() if match is not None and key.startswith(f"{match.group()}.") else None
+
+
 def _told_among(members: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the keys that tell settings of one name apart; of a run that is started from, those that tell it."""
-    own = [{key: value for key, value in one.items() if _start_of(key) is None} for one in members]
-    return [*_varying_keys(own), *(f"{start}.{key}" for start in STARTS for key in _told_of_start(members, start))]
+    own = [{key: value for key, value in one.items() if start_of(key) is None} for one in members]
+    starts = dict.fromkeys(start for one in members for key in one if (start := start_of(key)) is not None)
+    return [*_varying_keys(own), *(f"{start}.{key}" for start in starts for key in _told_of_start(members, start))]
 
 
 def _told_of_start(members: Sequence[Mapping[str, str]], start: str) -> list[str]:
     """Return the keys that tell the runs at `start` apart, or, where some have one and others none, that name it."""
     below = [
-        {key.removeprefix(f"{start}."): value for key, value in one.items() if _start_of(key) == start}
+        {key.removeprefix(f"{start}."): value for key, value in one.items() if start_of(key) == start}
         for one in members
     ]
     given = [one for one in below if one]
-    names = name_keys(given)[:1] if given and len(given) < len(members) else []
-    return (telling_keys(given) if given else []) or names
-
-
-def _start_of(key: str) -> str | None:
-    """Return which of `STARTS` a key lies below."""
-    return next((start for start in STARTS if key.startswith(f"{start}.")), None)
+    names = name_keys(given)[:1] if len(given) < len(members) else []
+    return telling_keys(given) or names
 
 
 def _varying_keys(members: Sequence[Mapping[str, str]]) -> list[str]:
@@ -182,7 +192,7 @@ def _are_alike(key: str, other: str) -> bool:
 
 def setting_name(key: str) -> str:
     """Return a key as it is told to people: `task` for `task.name`, other keys whole."""
-    start = _start_of(key)
+    start = start_of(key)
     own = key if start is None else key.removeprefix(f"{start}.")
     return key.removesuffix(".name") if own.partition(".")[0] in NAMES else key
 

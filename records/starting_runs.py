@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from records.errors import UserError
 from records.run_directory import RunDirectory
-from records.run_settings import STARTS, flat_settings, read_configuration
+from records.run_settings import flat_settings, names_start, read_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,8 @@ def with_starting_runs(settings: Mapping[str, str], seen: frozenset[Path] = froz
         seen: folders of the runs that led here, which are not read again.
     """
     told = dict(settings)
-    for key in STARTS:
-        run = _run_of(told.get(key, "null"))
+    for key in filter(names_start, settings):
+        run = _run_of(told[key])
         if run is None or run.path.resolve() in seen:
             continue
         try:

@@ -34,7 +34,7 @@ def parse_sweep(override):
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-@pytest.mark.parametrize("key", ["run", "init_from", "paths.data_dir", "data.root", "+image"])
+@pytest.mark.parametrize("key", ["run", "init_from", "task.encoders.dogs.run", "paths.data_dir", "data.root", "+image"])
 def test_awkward_names_come_through_as_they_are(key, name):
     (quoted,) = quote_paths([f"{key}={name}"], multirun=False)
     assert parse(quoted) == name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 from compared_runs import write_run
 
@@ -15,8 +16,11 @@ from records.comparison import Board, compare, read_runs
 def start(folder: Path, place: Path, key: str = "init_from") -> Path:
     file = folder / "config.yaml"
     config = yaml.safe_load(file.read_text())
-    group, _, name = key.rpartition(".")
-    (config.setdefault(group, {}) if group else config)[name] = str(place)
+    *groups, name = key.split(".")
+    node = config
+    for group in groups:
+        node = node.setdefault(group, {})
+    node[name] = str(place)
     file.write_text(yaml.safe_dump(config))
     return folder
 
@@ -35,10 +39,11 @@ def test_runs_that_start_from_the_run_of_their_own_seed_are_one_row(tmp_path: Pa
     assert str(tmp_path) not in page.board_section(board)
 
 
-def test_teachers_are_told_as_starts_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["task.teacher", "task.encoders.dogs.run"])
+def test_teachers_and_experts_are_told_as_starts_are(tmp_path: Path, key: str) -> None:
     for seed in (0, 1):
         teacher = write_run(tmp_path / "teachers" / f"{seed}", 0.1, seed=seed, task="ce")
-        start(write_run(tmp_path / "students" / f"{seed}", 0.5, seed=seed), teacher, "task.teacher")
+        start(write_run(tmp_path / "students" / f"{seed}", 0.5, seed=seed), teacher, key)
     assert [len(row.runs) for row in board_of(tmp_path / "students").rows] == [2]
 
 
@@ -85,7 +90,9 @@ def test_what_is_no_run_keeps_its_place(tmp_path: Path) -> None:
     assert [row.settings["init_from"] for row in board.rows] == ["/weights/foreign.pth", str(gone)]
 
 
-def test_runs_that_start_from_nothing_have_no_start_in_the_folder_of_a_run(tmp_path: Path, monkeypatch) -> None:
+def test_runs_that_start_from_nothing_have_no_start_in_the_folder_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_run(tmp_path / "null", 0.1)
     for place in (tmp_path, tmp_path / "null"):
         monkeypatch.chdir(place)
