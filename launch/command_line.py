@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from launch.paths import quote_paths
 from launch.problems import Problem
 
+ONE_OF_FLAGS = ("run", "multirun", "cfg", "info", "shell_completion")
 FLAGS_FOR_HYDRA = ("hydra_help", "cfg", "info", "shell_completion")
 REFUSED_FLAGS = {
     "config_name": "the configuration is conf/config.yaml; put what you would change into conf/experiment/NAME.yaml",
@@ -43,14 +44,23 @@ class CommandLine:
 
     @property
     def problems(self) -> list[Problem]:
-        """One for each of Hydra's flags that would start what nobody has checked."""
+        """One for each flag of Hydra that would start what nobody has checked, and one for flags that do not mix."""
         given = [flag for flag in REFUSED_FLAGS if getattr(self.flags, flag, None)]
-        return [Problem("--" + flag.replace("_", "-"), "is not used here", mend=REFUSED_FLAGS[flag]) for flag in given]
+        refused = [Problem(_typed(flag), "is not used here", mend=REFUSED_FLAGS[flag]) for flag in given]
+        asked = [_typed(flag) for flag in ONE_OF_FLAGS if getattr(self.flags, flag)]
+        if len(asked) > 1:
+            mend = "name one; --cfg and --info show a single run, with one value for each key"
+            refused.append(Problem(asked[0], f"does not go together with {', '.join(asked[1:])}", mend=mend))
+        return refused
 
     def value_of(self, key: str) -> str | None:
         """Return the plain value that the command line gives to `key`, the last one if several; None without one."""
         values = [parsed.value() for parsed in parse_overrides(self.overrides)[0] if parsed.key_or_group == key]
         return None if not values or values[-1] is None else str(values[-1])
+
+
+def _typed(flag: str) -> str:
+    return "--" + flag.replace("_", "-")
 
 
 def read_command_line(arguments: list[str]) -> CommandLine:
