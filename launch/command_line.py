@@ -44,19 +44,37 @@ class CommandLine:
 
     @property
     def problems(self) -> list[Problem]:
-        """One for each flag of Hydra that would start what nobody has checked, and one for flags that do not mix."""
+        """What is wrong with the line itself.
+
+        Flags of Hydra that would start what nobody has checked, or that exclude each other, and several values for a
+        key where `-m` is missing.
+        """
         given = [flag for flag in REFUSED_FLAGS if getattr(self.flags, flag, None)]
         refused = [Problem(_typed(flag), "is not used here", mend=REFUSED_FLAGS[flag]) for flag in given]
         asked = [_typed(flag) for flag in ONE_OF_FLAGS if getattr(self.flags, flag)]
         if len(asked) > 1:
             mend = "name one; --cfg and --info show a single run, with one value for each key"
             refused.append(Problem(asked[0], f"does not go together with {', '.join(asked[1:])}", mend=mend))
-        return refused
+        return refused if self.multirun else [*refused, *_several_values(self.overrides)]
 
     def value_of(self, key: str) -> str | None:
         """Return the plain value that the command line gives to `key`, the last one if several; None without one."""
         values = [parsed.value() for parsed in parse_overrides(self.overrides)[0] if parsed.key_or_group == key]
         return None if not values or values[-1] is None else str(values[-1])
+
+
+def _several_values(overrides: tuple[str, ...]) -> list[Problem]:
+    """Return a problem for each key that has several values where a single run was asked for."""
+    parsed, _ = parse_overrides(overrides)
+    swept = [one for one in parsed if one.is_sweep_override()]
+    return [
+        Problem(
+            one.key_or_group,
+            f"{(one.input_line or '').partition('=')[2]} are several values, and this is one run",
+            mend="-m runs them all, one after the other; a list is written key=[1,2], a text with commas 'key=\"1,2\"'",
+        )
+        for one in swept
+    ]
 
 
 def _typed(flag: str) -> str:
@@ -66,7 +84,7 @@ def _typed(flag: str) -> str:
 def read_command_line(arguments: list[str]) -> CommandLine:
     """Split the arguments into Hydra's flags and the overrides, and quote the values of path keys."""
     parser = get_args_parser()
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_intermixed_args(arguments)
     typed = list(flags.overrides)
     multirun = bool(flags.multirun) or asks_for_sweep(typed)
     return CommandLine(
@@ -97,7 +115,8 @@ def parse_overrides(overrides: tuple[str, ...]) -> tuple[list[Override], list[Pr
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
-            cause = str(error.__cause__ or error).splitlines()[0]
+            # the grammar's own list of signs is of no help
+            cause = str(error).splitlines()[0].partition(" expecting ")[0]
             mend = "overrides are written key=value, without blanks; quote a value with special signs: 'key=\"a, b\"'"
             problems.append(Problem("", f"{text!r} is not an override ({cause})", mend=mend))
     return parsed, problems

@@ -205,7 +205,8 @@ def _has(config: DictConfig, key: str) -> bool:
 
 
 def _count(override: Override) -> int | None:
-    return len(list(override.sweep_iterator())) if override.is_discrete_sweep() else None
+    """Return the number of different values: a job whose settings have been run is not run again."""
+    return len(set(override.sweep_string_iterator())) if override.is_discrete_sweep() else None
 
 
 def _expected(config: DictConfig, swept: dict[str, int | None]) -> int | None:

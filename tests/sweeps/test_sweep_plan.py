@@ -44,6 +44,7 @@ def test_what_is_a_sweep(arguments, expected):
     [
         (["seed=0,1,2", "task.bits=16,32"], ("seed", "task.bits"), 6),
         (["seed=range(0,4)"], ("seed",), 4),
+        (["seed=0,1,0"], ("seed",), 2),
         (["seed=3", "task.bits=8"], (), 1),
         (["sweep=seeds"], ("seed",), 5),
         (["sweep=seeds", "seed=0,1"], ("seed",), 2),
