@@ -21,6 +21,7 @@ from launch.groups import HYDRA_GROUP_PREFIX, choice_names, group_names
 from launch.paths import is_path_key
 from launch.plugins import check_plugin
 from launch.problems import Problem, did_you_mean, nearest
+from launch.ranges import check_ranges
 from launch.targets import check_target_names
 
 SEVERAL_CHOICES = ("callbacks", "logger")
@@ -56,7 +57,8 @@ def check_overrides(overrides: Sequence[str]) -> list[Problem]:
 def check_config(config: DictConfig) -> list[Problem]:
     """Return every problem of a composed configuration that can be seen without torch.
 
-    Names of targets, a task with data of the wrong kind, paths that do not exist, interpolations that lead nowhere.
+    Names of targets, a task with data of the wrong kind, paths that do not exist, interpolations that lead nowhere,
+    numbers out of their range.
     """
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
@@ -71,6 +73,7 @@ def check_config(config: DictConfig) -> list[Problem]:
         *_check_rule(plain),
         *_check_paths(plain),
         *_check_mode(plain),
+        *check_ranges(plain),
     ]
 
 
